@@ -1,0 +1,1 @@
+"""How pup, the bundled miniature of Bark, is made: data, codec, transformers, evaluation."""
