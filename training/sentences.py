@@ -1,0 +1,350 @@
+"""Training text: an endless, seeded supply of varied English sentences.
+
+Four sources are mixed: a phrase grammar over a lexicon, hand-written prose (also recombined),
+short lists of words from a wider dictionary, and one- or two-word prompts. Sentences consist of
+ASCII letters, spaces and the marks ``.,?!'-;:`` only; numbers are spelled as words.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import tomllib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal
+
+MAX_CHARS = 150
+"""Longest sentence, in characters."""
+
+SHARES = {"grammar": 0.44, "prose": 0.23, "wide": 0.29, "brief": 0.04}
+"""Share of each source among the sentences drawn."""
+
+KINDS = {"plain": 0.66, "question": 0.14, "command": 0.07, "shout": 0.05, "quote": 0.05, "pause": 0.03}
+"""Share of each kind of pattern among the grammar's sentences."""
+
+LONGEST = {"grammar": 110, "prose": MAX_CHARS, "wide": 90, "brief": 30}
+"""Longest sentence of each source, in characters; longer draws are thrown away."""
+
+UNIFORM_SHARE = 0.5
+"""Share of lexicon draws that ignore rank, so that the rarer words are heard too."""
+
+SCARCE_SHARE = 0.5
+"""Share of the words in word lists that are the least heard lexicon words so far."""
+
+SCARCE_POOL = 300
+"""How many of the least heard words a scarce word is drawn from, once they are refreshed."""
+
+_TEXT = Path(__file__).parent / "text"
+_DICTIONARY = Path("/usr/share/dict/words")
+_ALLOWED = re.compile(r"[A-Za-z .,?!'\-;:]+")
+_SLOT = re.compile(r"\{(\w+)(?:\+(\w+))?\}")
+_WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
+_ARTICLE = re.compile(r"\b([Aa])n? (?=(?:very )?([A-Za-z]+))")
+_VOWEL_SOUND = re.compile(r"(?!uni|use|usu|eu|one\b|once\b|ut)[aeiou]|hour|honest|heir|honor", re.I)
+_NUMBERED = frozenset("person animal food thing clothes place vehicle tech idea nature".split())
+_CARRIERS = (
+    "{0}.", "{0}, {1}.", "{0}, {1}, {2}.", "{0}, {1}, {2}, {3}.", "{0}, {1}, {2}, {3}, {4}.",
+    "{0}, {1} and {2}.", "{0}, {1}, and {2}.", "{0} and {1}.", "{0} or {1}?", "{0}, or {1}?",
+    "{0} {1}.", "{0} {1} {2}.", "{0} {1} {2} {3}.", "{0} {1}, {2} {3}.", "{0}; {1}; {2}.",
+    "The word is {0}.", "Say {0}.", "Say {0} again.", "Say {0}, then say {1}.", "Now say {0}.",
+    "Please read {0} and {1}.", "She wrote {0}, {1} and {2}.", "He spelled {0} twice.",
+    "The next words are {0}, {1}, {2}, and {3}.", "Is it {0} or {1}?", "I said {0}, not {1}.",
+    "Did you say {0}?", "What does {0} mean?", "We found {0} and {1} on the list.",
+    "They asked about {0}, {1}, and {2}.", "First {0}, then {1}, and last {2}.",
+    "The {0} of the {1}.", "The {0} was {1}.", "A {0} and a {1}.", "No {0}, no {1}!",
+    "It was {0}, {1}, {2} and {3}.", "Some {0}, some {1}, and a {2}.", "He thought of {0}...",
+    "{0}: {1}, {2}.", "{0} - {1}.", "The {0} {1} {2} the {3}.", "Not {0}, but {1}.",
+    "You can put {0} after {1}.", "{0}, {1}, {2}, {3}, {4}, {5}.", "Her {0} and his {1}.",
+    "{0} is before {1}, and {2} is after it.", "Write {0}!", "{0}!", "{0}?",
+)  # fmt: skip
+_JOINTS = (", and ", ", but ", " while ", " because ", ", so ", " and then ", "; ", " when ", " - ")
+
+
+def sentences(seed: int, count: int) -> Iterator[str]:
+    """Yield ``count`` distinct sentences of 1 to 150 characters, the same for the same seed.
+
+    No held-out sentence is among them, whatever its case and punctuation.
+    """
+    return Composer(seed).compose(count)
+
+
+def held_out(name: Literal["prose", "open"]) -> list[str]:
+    """Read a held-out list: everyday ``prose`` or the rarer words and names of ``open``."""
+    return _lines("held_out.txt" if name == "prose" else "held_out_open.txt")
+
+
+def normalised(sentence: str) -> str:
+    """Reduce a sentence to its lower-case letters, by which sentences are compared."""
+    return "".join(re.findall("[a-z]", sentence.lower()))
+
+
+class Composer:
+    """Draws sentences and keeps count of the words heard, so that none stays rare."""
+
+    def __init__(self, seed: int) -> None:
+        """Start from ``seed``, any integer."""
+        self._random = random.Random(seed)
+        self._lexicon = _lexicon()
+        self._phrases = _phrases()
+        self._patterns = _patterns()
+        self._prose = _lines("prose.txt")
+        self._wide = _wide_words()
+        self._heard: Counter[str] = Counter()
+        self._scarce: list[str] = []
+        self._unused_wide: list[str] = []
+        self._banned = {normalised(line) for line in (*held_out("prose"), *held_out("open"))}
+
+    def compose(self, count: int) -> Iterator[str]:
+        """Yield ``count`` distinct sentences."""
+        seen: set[str] = set()
+        while len(seen) < count:
+            sentence = self._draw()
+            if sentence not in seen and normalised(sentence) not in self._banned:
+                seen.add(sentence)
+                self._heard.update(word.lower() for word in _WORD.findall(sentence))
+                yield sentence
+
+    def _draw(self) -> str:
+        source = self._pick_share(SHARES)
+        while True:
+            sentence = _finished(self._from(source))
+            if len(sentence) <= LONGEST[source] and _ALLOWED.fullmatch(sentence):
+                return sentence
+
+    def _from(self, source: str) -> str:
+        if source == "grammar":
+            return self._expand(self._random.choice(self._patterns[self._pick_share(KINDS)]))
+        if source == "prose":
+            return self._from_prose()
+        if source == "wide":
+            return self._from_wide()
+        return self._expand(self._random.choice(self._patterns["brief"]))
+
+    def _pick_share(self, shares: dict[str, float]) -> str:
+        return self._random.choices(list(shares), list(shares.values()))[0]
+
+    def _expand(self, pattern: str) -> str:
+        return _SLOT.sub(lambda slot: self._fill(slot[1], slot[2] or ""), pattern)
+
+    def _fill(self, name: str, form: str) -> str:
+        if name in self._phrases:
+            return _in_form(self._expand(self._random.choice(self._phrases[name])), form)
+        return _inflected(self._lexicon_word(name), form).replace("_", " ")
+
+    def _lexicon_word(self, name: str) -> str:
+        words = self._lexicon[name]
+        if self._random.random() < UNIFORM_SHARE:
+            return self._random.choice(words)
+        return self._random.choices(words, cum_weights=_zipf(len(words)))[0]
+
+    def _from_prose(self) -> str:
+        way = self._random.random()
+        sentence = self._random.choice(self._prose)
+        if way < 0.2:
+            return sentence
+        if way < 0.4:
+            return self._joined(sentence, self._random.choice(self._prose))
+        return self._swapped(sentence)
+
+    def _joined(self, first: str, second: str) -> str:
+        joint = self._random.choice(_JOINTS)
+        return self._swapped(first.rstrip(".?!") + joint + _lowered(second))
+
+    def _swapped(self, sentence: str) -> str:
+        return _WORD.sub(lambda word: self._swap(word[0]), sentence)
+
+    def _swap(self, word: str) -> str:
+        places = _places().get(word)
+        if places is None or self._random.random() > 0.35:
+            return word
+        name, form = places
+        return _inflected(self._lexicon_word(name), form).replace("_", " ")
+
+    def _from_wide(self) -> str:
+        carrier = self._random.choice(_CARRIERS)
+        return re.sub(r"\{\d\}", lambda _: self._wide_word(), carrier)
+
+    def _wide_word(self) -> str:
+        if self._random.random() < SCARCE_SHARE:
+            return self._scarce_word()
+        if not self._unused_wide:
+            self._unused_wide = self._random.sample(self._wide, len(self._wide))
+        return self._unused_wide.pop()
+
+    def _scarce_word(self) -> str:
+        if not self._scarce:
+            rarest = sorted(_vocabulary(), key=lambda word: (self._heard[word.lower()], word))
+            self._scarce = self._random.sample(rarest[:SCARCE_POOL], min(SCARCE_POOL, len(rarest)))
+        return self._scarce.pop()
+
+
+def _finished(sentence: str) -> str:
+    """Mend articles and set the capital and the spacing."""
+    sentence = _ARTICLE.sub(_article, sentence.strip())
+    sentence = re.sub(r"(^'?|[.?!]+ '?|, ')([a-z])", lambda m: m[1] + m[2].upper(), sentence)
+    return re.sub(r" {2,}", " ", sentence)
+
+
+def _article(match: re.Match[str]) -> str:
+    follower = match[0][2:].lstrip() or match[2]
+    vowel = _VOWEL_SOUND.match("very" if "very " in follower else match[2])
+    return f"{match[1]}n " if vowel else f"{match[1]} "
+
+
+def _lowered(sentence: str) -> str:
+    """Lower the first letter unless it begins a name or ``I``."""
+    first = _WORD.match(sentence)
+    if first is None or first[0] in _proper() or re.match(r"I\b", sentence):
+        return sentence
+    return sentence[0].lower() + sentence[1:]
+
+
+def _in_form(phrase: str, form: str) -> str:
+    return phrase if not form else _inflected(phrase, form)
+
+
+def _inflected(entry: str, form: str) -> str:
+    """Give the ``form`` of a lexicon entry such as ``take/took/taken``, ``bus`` or ``happy``."""
+    base, _, rest = entry.partition("/")
+    past, _, participle = rest.partition("/")
+    if form == "ed":
+        return past or _with_ed(base)
+    if form == "en":
+        return participle or _with_ed(base)
+    if form == "ing":
+        return _with_ing(base)
+    if form == "s":
+        return _with_s(base)
+    if form in ("er", "est"):
+        return _compared(base, form)
+    return base
+
+
+def _with_s(word: str) -> str:
+    irregular = {**_table("plurals"), "have": "has", "be": "is", "go": "goes", "do": "does"}
+    if word in irregular:
+        return irregular[word]
+    if re.search(r"[^aeiou]y$", word):
+        return word[:-1] + "ies"
+    return word + ("es" if re.search(r"(s|x|z|ch|sh)$", word) and word != "stomach" else "s")
+
+
+def _with_ed(word: str) -> str:
+    if word.endswith("e"):
+        return word + "d"
+    if re.search(r"[^aeiou]y$", word):
+        return word[:-1] + "ied"
+    return _stem(word) + "ed"
+
+
+def _with_ing(word: str) -> str:
+    if word.endswith("ie"):
+        return word[:-2] + "ying"
+    if word.endswith("e") and not word.endswith(("ee", "ye", "oe")) and word != "be":
+        return word[:-1] + "ing"
+    return _stem(word) + "ing"
+
+
+def _compared(word: str, ending: str) -> str:
+    irregular = _table("comparatives")
+    if word in irregular:
+        return irregular[word].split()[ending == "est"]
+    if _is_long(word):
+        return f"{'more' if ending == 'er' else 'most'} {word}"
+    if word.endswith("e"):
+        return word + ending[1:]
+    if word.endswith("y"):
+        return word[:-1] + "i" + ending
+    return _stem(word) + ending
+
+
+def _is_long(word: str) -> bool:
+    syllables = len(re.findall(r"[aeiouy]+", word.removesuffix("e")))
+    return syllables > 2 or (syllables == 2 and not word.endswith("y"))
+
+
+def _stem(word: str) -> str:
+    """Double the last letter where spelling asks for it, as in ``stopped``."""
+    short = re.fullmatch(r"[^aeiou]*(?:qu)?[aeiou][^aeiouwxy]", word)
+    return word + word[-1] if short or word in _table("double")["words"].split() else word
+
+
+def _lines(name: str) -> list[str]:
+    lines = (_TEXT / name).read_text(encoding="ascii").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+@cache
+def _tables() -> dict[str, dict[str, str]]:
+    return tomllib.loads((_TEXT / "lexicon.toml").read_text(encoding="ascii"))
+
+
+def _table(name: str) -> dict[str, str]:
+    return _tables()[name]
+
+
+@cache
+def _lexicon() -> dict[str, list[str]]:
+    """Lexicon entries by class, commonest first."""
+    tables = (_table(t) for t in _tables() if t not in ("plurals", "comparatives", "double"))
+    return {name: list(dict.fromkeys(words.split())) for t in tables for name, words in t.items()}
+
+
+@cache
+def _grammar() -> dict[str, dict[str, list[str]]]:
+    return tomllib.loads((_TEXT / "patterns.toml").read_text(encoding="ascii"))
+
+
+def _phrases() -> dict[str, list[str]]:
+    return _grammar()["phrases"] | _grammar()["helpers"]
+
+
+def _patterns() -> dict[str, list[str]]:
+    return _grammar()["patterns"]
+
+
+@cache
+def _vocabulary() -> tuple[str, ...]:
+    """Every base form of the lexicon, once."""
+    entries = (entry for words in _lexicon().values() for entry in words)
+    return tuple(dict.fromkeys(e.partition("/")[0] for e in entries if "_" not in e))
+
+
+@cache
+def _proper() -> frozenset[str]:
+    return frozenset(word for name in _table("names") for word in _lexicon()[name])
+
+
+@cache
+def _zipf(size: int) -> Sequence[float]:
+    return list(accumulate(1.0 / (rank + 3) for rank in range(size)))
+
+
+@cache
+def _places() -> dict[str, tuple[str, str]]:
+    """Class and form of the words that stand in one class only, and so may be swapped."""
+    found: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for table, forms in _SWAPPABLE.items():
+        for name in _table(table):
+            for entry in _lexicon()[name]:
+                for form in forms:
+                    found[_inflected(entry, form)].add((name, form))
+    blocked = {w for words in _table("function").values() for w in words.split()}
+    return {w: next(iter(p)) for w, p in found.items() if len(p) == 1 and w not in blocked}
+
+
+_SWAPPABLE = {
+    "nouns": ("", "s"), "adjectives": ("",), "names": ("",), "verbs": ("ed", "ing"),
+}  # fmt: skip
+
+
+def _wide_words() -> list[str]:
+    """Lower-case dictionary words of 2 to 14 letters, or the lexicon where there is none."""
+    if not _DICTIONARY.exists():
+        return list(_vocabulary())
+    words = _DICTIONARY.read_text(encoding="utf-8").split()
+    return [word for word in words if re.fullmatch(r"[a-z]{2,14}", word)]
