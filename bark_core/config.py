@@ -113,10 +113,18 @@ class CodecConfig:
     n_filters: int = 32
     dimension: int = 128
     n_residual_layers: int = 1
-    lstm: int = 2
+    lstm: int = 2  # layers; 0: none
     causal: bool = True
+    kernel_size: int = 7  # of the first convolution
+    last_kernel_size: int = 7
+    residual_kernel_size: int = 3
+    dilation_base: int = 2
+    compress: int = 2  # how much narrower the residual branches are
+    true_skip: bool = False  # residual blocks skip by identity instead of a convolution
+    pad_mode: str = "reflect"  # or "constant"
     n_q: int = 32  # codebooks that the checkpoint has; the cascade uses the first n_codebooks
     bins: int = 1024
+    encoder: bool = True  # False: the codec only decodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +193,7 @@ BARK_CUES = ("[laughs]", "[laughter]", "[sighs]", "[music]", "[gasps]", "[clears
 
 def bark_config(name: str, *, n_layer: int, n_head: int, n_embd: int) -> CascadeConfig:
     """A model of Bark's layout whose three transformers have the same shape."""
-    shape: dict[str, int] = {"n_layer": n_layer, "n_head": n_head, "n_embd": n_embd}
+    shape: dict[str, Any] = {"n_layer": n_layer, "n_head": n_head, "n_embd": n_embd}
     return CascadeConfig(
         name=name,
         layout=BARK_LAYOUT,
