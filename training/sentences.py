@@ -20,20 +20,39 @@ from typing import Literal
 MAX_CHARS = 150
 """Longest sentence, in characters."""
 
-SHARES = {"grammar": 0.44, "prose": 0.23, "wide": 0.29, "brief": 0.04}
+SHARES = {"grammar": 0.44, "prose": 0.22, "wide": 0.30, "brief": 0.04}
 """Share of each source among the sentences drawn."""
 
-KINDS = {"plain": 0.66, "question": 0.14, "command": 0.07, "shout": 0.05, "quote": 0.05, "pause": 0.03}
+KINDS = {
+    "plain": 0.66,
+    "question": 0.14,
+    "command": 0.07,
+    "shout": 0.05,
+    "quote": 0.05,
+    "pause": 0.03,
+}
 """Share of each kind of pattern among the grammar's sentences."""
 
-LONGEST = {"grammar": 110, "prose": MAX_CHARS, "wide": 90, "brief": 30}
+LONGEST = {"grammar": 120, "prose": MAX_CHARS, "wide": 110, "brief": 30}
 """Longest sentence of each source, in characters; longer draws are thrown away."""
 
-UNIFORM_SHARE = 0.5
-"""Share of lexicon draws that ignore rank, so that the rarer words are heard too."""
+SHORT = {"grammar": 46, "prose": 30, "wide": 52, "brief": 0}
+"""Below this many characters a draw is thrown away more often than not."""
 
-SCARCE_SHARE = 0.5
+SHORT_KEPT = 0.25
+"""Share of the short draws that are kept all the same, 0 to 1."""
+
+UNIFORM_SHARE = 0.85
+"""Share of lexicon draws that ignore rank and prefer words seldom heard so far."""
+
+RIVALS = 6
+"""How many words compete in such a draw; the one heard least wins."""
+
+SCARCE_SHARE = 0.65
 """Share of the words in word lists that are the least heard lexicon words so far."""
+
+SWAP_SHARE = 0.45
+"""Share of the swappable words of a recombined prose sentence that are replaced."""
 
 SCARCE_POOL = 300
 """How many of the least heard words a scarce word is drawn from, once they are refreshed."""
@@ -43,11 +62,14 @@ _DICTIONARY = Path("/usr/share/dict/words")
 _ALLOWED = re.compile(r"[A-Za-z .,?!'\-;:]+")
 _SLOT = re.compile(r"\{(\w+)(?:\+(\w+))?\}")
 _WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
-_ARTICLE = re.compile(r"\b([Aa])n? (?=(?:very )?([A-Za-z]+))")
-_VOWEL_SOUND = re.compile(r"(?!uni|use|usu|eu|one\b|once\b|ut)[aeiou]|hour|honest|heir|honor", re.I)
-_NUMBERED = frozenset("person animal food thing clothes place vehicle tech idea nature".split())
+_ARTICLE = re.compile(r"\b([Aa])n? (?=([A-Za-z]+))")
+_VOWEL_SOUND = re.compile(
+    r"(?!uni(?!n|m)|us[eu]|eu|ewe|one\b|once\b|uten|utop|ur[aio]n)[aeiou]|hour|honest|heir|honor",
+    re.IGNORECASE,
+)
 _CARRIERS = (
-    "{0}.", "{0}, {1}.", "{0}, {1}, {2}.", "{0}, {1}, {2}, {3}.", "{0}, {1}, {2}, {3}, {4}.",
+    "{0}, {1}.", "{0}, {1}, {2}.", "{0} {1}, {2} {3}, {4} {5}.", "{0} and {1}, {2} and {3}.",
+    "{0}, {1}, {2}, {3}.", "{0}, {1}, {2}, {3}, {4}.",
     "{0}, {1} and {2}.", "{0}, {1}, and {2}.", "{0} and {1}.", "{0} or {1}?", "{0}, or {1}?",
     "{0} {1}.", "{0} {1} {2}.", "{0} {1} {2} {3}.", "{0} {1}, {2} {3}.", "{0}; {1}; {2}.",
     "The word is {0}.", "Say {0}.", "Say {0} again.", "Say {0}, then say {1}.", "Now say {0}.",
@@ -57,9 +79,14 @@ _CARRIERS = (
     "They asked about {0}, {1}, and {2}.", "First {0}, then {1}, and last {2}.",
     "The {0} of the {1}.", "The {0} was {1}.", "A {0} and a {1}.", "No {0}, no {1}!",
     "It was {0}, {1}, {2} and {3}.", "Some {0}, some {1}, and a {2}.", "He thought of {0}...",
-    "{0}: {1}, {2}.", "{0} - {1}.", "The {0} {1} {2} the {3}.", "Not {0}, but {1}.",
+    "{0}, {1}, {2}; {3}, {4}, {5}.", "{0}: {1}, {2}, {3}.", "{0} - {1}.",
+    "The {0} {1} {2} the {3}.", "Not {0}, but {1}.",
+    "{0} {1}, {2} {3}, {4} {5}, {6} {7}.", "{0}, {1}, {2}, {3}, {4}, {5}, and {6}.",
     "You can put {0} after {1}.", "{0}, {1}, {2}, {3}, {4}, {5}.", "Her {0} and his {1}.",
-    "{0} is before {1}, and {2} is after it.", "Write {0}!", "{0}!", "{0}?",
+    "{0} is before {1}, and {2} is after it.", "Write {0}!", "{0}!", "{0}?", "{0}.",
+    "The list has {0}, {1}, {2}, {3}, and {4}.", "Is {0} longer than {1}, {2} or {3}?",
+    "{0}, {1} {2}, {3}, and {4} {5}.", "On the page were {0}, {1}, {2}, {3} and {4}.",
+    "The {0} {1} was {2}, but the {3} was not.", "{0} or {1}, {2} or {3}, {4} or {5}?",
 )  # fmt: skip
 _JOINTS = (", and ", ", but ", " while ", " because ", ", so ", " and then ", "; ", " when ", " - ")
 
@@ -112,8 +139,13 @@ class Composer:
         source = self._pick_share(SHARES)
         while True:
             sentence = _finished(self._from(source))
-            if len(sentence) <= LONGEST[source] and _ALLOWED.fullmatch(sentence):
+            if self._accepts(sentence, source):
                 return sentence
+
+    def _accepts(self, sentence: str, source: str) -> bool:
+        if len(sentence) > LONGEST[source] or not _ALLOWED.fullmatch(sentence):
+            return False
+        return len(sentence) >= SHORT[source] or self._random.random() < SHORT_KEPT
 
     def _from(self, source: str) -> str:
         if source == "grammar":
@@ -138,8 +170,11 @@ class Composer:
     def _lexicon_word(self, name: str) -> str:
         words = self._lexicon[name]
         if self._random.random() < UNIFORM_SHARE:
-            return self._random.choice(words)
+            return min(self._random.choices(words, k=RIVALS), key=self._times_heard)
         return self._random.choices(words, cum_weights=_zipf(len(words)))[0]
+
+    def _times_heard(self, entry: str) -> int:
+        return self._heard[entry.partition("/")[0].lower()]
 
     def _from_prose(self) -> str:
         way = self._random.random()
@@ -151,7 +186,7 @@ class Composer:
         return self._swapped(sentence)
 
     def _joined(self, first: str, second: str) -> str:
-        joint = self._random.choice(_JOINTS)
+        joint = self._random.choice(_JOINTS if _is_main_clause(second) else _JOINTS[:2])
         return self._swapped(first.rstrip(".?!") + joint + _lowered(second))
 
     def _swapped(self, sentence: str) -> str:
@@ -159,7 +194,7 @@ class Composer:
 
     def _swap(self, word: str) -> str:
         places = _places().get(word)
-        if places is None or self._random.random() > 0.35:
+        if places is None or self._random.random() > SWAP_SHARE:
             return word
         name, form = places
         return _inflected(self._lexicon_word(name), form).replace("_", " ")
@@ -185,14 +220,12 @@ class Composer:
 def _finished(sentence: str) -> str:
     """Mend articles and set the capital and the spacing."""
     sentence = _ARTICLE.sub(_article, sentence.strip())
-    sentence = re.sub(r"(^'?|[.?!]+ '?|, ')([a-z])", lambda m: m[1] + m[2].upper(), sentence)
+    sentence = re.sub(r"(^'?|(?<!\.)[.?!] '?|, ')([a-z])", lambda m: m[1] + m[2].upper(), sentence)
     return re.sub(r" {2,}", " ", sentence)
 
 
 def _article(match: re.Match[str]) -> str:
-    follower = match[0][2:].lstrip() or match[2]
-    vowel = _VOWEL_SOUND.match("very" if "very " in follower else match[2])
-    return f"{match[1]}n " if vowel else f"{match[1]} "
+    return f"{match[1]}n " if _VOWEL_SOUND.match(match[2]) else f"{match[1]} "
 
 
 def _lowered(sentence: str) -> str:
@@ -201,6 +234,11 @@ def _lowered(sentence: str) -> str:
     if first is None or first[0] in _proper() or re.match(r"I\b", sentence):
         return sentence
     return sentence[0].lower() + sentence[1:]
+
+
+def _is_main_clause(sentence: str) -> bool:
+    opening = sentence.partition(" ")[0].lower()
+    return sentence.endswith(".") and opening not in _table("function")["conjunctions"].split()
 
 
 def _in_form(phrase: str, form: str) -> str:
@@ -242,6 +280,8 @@ def _with_ed(word: str) -> str:
 
 
 def _with_ing(word: str) -> str:
+    if word == "panic":
+        return "panicking"
     if word.endswith("ie"):
         return word[:-2] + "ying"
     if word.endswith("e") and not word.endswith(("ee", "ye", "oe")) and word != "be":
@@ -333,12 +373,16 @@ def _places() -> dict[str, tuple[str, str]]:
             for entry in _lexicon()[name]:
                 for form in forms:
                     found[_inflected(entry, form)].add((name, form))
-    blocked = {w for words in _table("function").values() for w in words.split()}
+    blocked = {w for words in _table("function").values() for w in words.split()} | _UNSWAPPED
     return {w: next(iter(p)) for w, p in found.items() if len(p) == 1 and w not in blocked}
 
 
+_UNSWAPPED = {
+    "next", "last", "back", "right", "real", "single", "top", "side", "end", "kind", "sort",
+    "rest", "way", "times", "lot",
+}  # fmt: skip
 _SWAPPABLE = {
-    "nouns": ("", "s"), "adjectives": ("",), "names": ("",), "verbs": ("ed", "ing"),
+    "nouns": ("", "s"), "adjectives": ("",), "names": ("",),
 }  # fmt: skip
 
 
