@@ -37,12 +37,13 @@ class TeacherVoice:
 
     name: str  # the name pup gives it
     library: str  # shared library and symbol, e.g. "cmu_us_slt"
+    gain: float = 1.0  # brings the voices to about the same loudness
     stretch: float = 1.0  # duration factor; 1 leaves the voice as it is
 
 
 VOICES: tuple[TeacherVoice, ...] = (
-    TeacherVoice("slt", "cmu_us_slt"),
-    TeacherVoice("rms", "cmu_us_rms"),
+    TeacherVoice("slt", "cmu_us_slt", gain=0.7),
+    TeacherVoice("rms", "cmu_us_rms", gain=1.3),
 )
 VOICE_INDEX = {voice.name: index for index, voice in enumerate(VOICES)}
 
@@ -248,6 +249,7 @@ class Teacher:
             semantic = semantic_tokens(trimmed)
             n_samples = frames_of(len(semantic)) * FRAME_SAMPLES
             samples = self._samples(utterance, cut_s, n_samples) if with_sound else _EMPTY
+            samples = np.clip(samples * np.float32(voice.gain), -0.99, 0.99)
         finally:
             self._flite.delete_utterance(utterance)
         return Utterance(samples=samples, phones=trimmed, semantic=semantic)

@@ -1,0 +1,33 @@
+"""`python -m training COMMAND`: make pup again, step by step."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+# command -> (module with add_arguments(parser) and main(args), help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "data": ("training.data", "render sentences with the teacher"),
+    "codec": ("training.codec", "make the codebooks, then train the decoder"),
+    "semantic": ("training.semantic", "letters to semantic tokens"),
+    "coarse": ("training.coarse", "semantic tokens to coarse codes"),
+    "fine": ("training.fine", "coarse to fine codes"),
+    "evaluate": ("training.evaluate", "word error rate by pocketsphinx"),
+}
+
+
+def main() -> None:
+    """Run one step."""
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    steps = parser.add_subparsers(dest="command", required=True)
+    for name, (_module, text) in COMMANDS.items():
+        steps.add_parser(name, help=text, add_help=False)
+    chosen, rest = parser.parse_known_args()
+    module = importlib.import_module(COMMANDS[chosen.command][0])
+    step = argparse.ArgumentParser(prog=f"python -m training {chosen.command}")
+    module.add_arguments(step)
+    module.main(step.parse_args(rest))
+
+
+if __name__ == "__main__":
+    main()
