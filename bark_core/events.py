@@ -44,6 +44,7 @@ class AudioChunk:
     audio: Audio
     segment: int
     n_segments: int
+    so_far: Generation  # everything up to and including this segment
 
 
 @dataclass(frozen=True, slots=True)

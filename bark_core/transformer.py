@@ -163,12 +163,15 @@ class CausalGPT(nn.Module):
         out: Tensor = self.transformer["wte"](tokens)
         return out
 
-    def forward(self, embeddings: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, embeddings: Tensor, cache: KVCache | None = None, positions: Tensor | None = None
+    ) -> Tensor:
         """Hidden states of new positions, behind those that the cache holds.
 
         Args:
             embeddings: [B, T, C] from `embed` (the semantic stage adds two of them).
             cache: extended by T positions.
+            positions: integers [T]; None counts on from what the cache holds.
         Returns:
             [B, T, C], normalised, ready for `logits`.
         Raises:
@@ -180,7 +183,8 @@ class CausalGPT(nn.Module):
             raise InvalidTokens(
                 f"{n_past + length} positions don't fit the model's {self.config.block_size}"
             )
-        positions = torch.arange(n_past, n_past + length, device=embeddings.device)
+        if positions is None:
+            positions = torch.arange(n_past, n_past + length, device=embeddings.device)
         x = embeddings + self.transformer["wpe"](positions)
         for layer, block in enumerate(self._blocks()):
             x = block(x, cache, layer)

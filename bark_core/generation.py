@@ -1,0 +1,98 @@
+"""What a request becomes: sound, the tokens behind it, and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from bark_core.request import GenerationRequest
+from bark_core.tokens import Audio, CoarseCodes, FineCodes, SemanticTokens
+from bark_core.voices import Voice
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which weights made it, exactly enough to find them again."""
+
+    name: str  # "pup", "small", "large", or what the folder or repository is called
+    source: str  # hub repository or folder
+    revision: str  # commit of the hub repository, or a hash of local files
+    precision: str  # "float32", "bfloat16" or "float16"
+    layout_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentResult:
+    """One segment, with every hop of the cascade."""
+
+    text: str
+    semantic: SemanticTokens
+    coarse: CoarseCodes
+    fine: FineCodes
+    audio: Audio
+    pause_s: float  # silence after it
+    seconds: Mapping[str, float]  # computing time of each stage
+    ended: bool  # False: it ran into the limit without an end
+
+    @property
+    def voice(self) -> Voice:
+        """The segment as a history prompt."""
+        return Voice(semantic=self.semantic, coarse=self.coarse, fine=self.fine)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The result of a request, whole or (after a stop) as far as it came."""
+
+    request: GenerationRequest
+    model: ModelIdentity
+    segments: tuple[SegmentResult, ...]
+    n_planned: int
+
+    @property
+    def complete(self) -> bool:
+        return len(self.segments) == self.n_planned
+
+    @property
+    def audio(self) -> Audio:
+        """All segments and their pauses, float32 [N]."""
+        rate = self.segments[0].audio.sample_rate_hz
+        parts = []
+        for segment in self.segments:
+            parts += [segment.audio.samples, np.zeros(round(segment.pause_s * rate), np.float32)]
+        return Audio(np.concatenate(parts), rate)
+
+    @property
+    def voice(self) -> Voice:
+        """The longest segment as a voice that can be used again."""
+        return max(self.segments, key=lambda segment: len(segment.semantic)).voice
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Computing time of each stage over all segments."""
+        total: dict[str, float] = {}
+        for segment in self.segments:
+            for stage, seconds in segment.seconds.items():
+                total[stage] = total.get(stage, 0.0) + seconds
+        return total
+
+    def metadata(self) -> dict[str, Any]:
+        """All that is needed to make it again, in plain JSON types; goes into the file's tags."""
+        request = self.request
+        voice = request.voice
+        return {
+            "generator": "Bark Studio",
+            "text": request.text,
+            "segments": [segment.text for segment in self.segments],
+            "complete": self.complete,
+            "seed": request.seed,
+            "voice": None if voice is None else {"name": voice.name, "sha256": voice.sha256},
+            "settings": asdict(request.settings),
+            "segment_pause_s": request.segment_pause_s,
+            "model": asdict(self.model),
+            "duration_s": round(self.audio.duration_s, 3),
+            "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
+        }
