@@ -1,0 +1,32 @@
+"""Fixtures for all tests: tiny random models, made on the fly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bark_core.config import CascadeConfig
+from tests import tiny
+
+if TYPE_CHECKING:
+    from bark_core.cascade import Cascade
+
+
+@pytest.fixture
+def tiny_config() -> CascadeConfig:
+    """The configuration of the tiny model."""
+    return tiny.tiny_config()
+
+
+@pytest.fixture(scope="session")
+def tiny_cascade() -> Cascade:
+    """A whole tiny random model, shared: don't change it."""
+    return tiny.tiny_cascade()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model in our own layout on the disk, shared: don't change it."""
+    return tiny.save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
