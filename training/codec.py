@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.machinery
+import itertools
 import json
 import math
 import os
@@ -36,9 +37,9 @@ CODEBOOKS = "codebooks.npz"
 WEIGHTS = "codec.pt"
 CURVE = "codec.jsonl"
 
-# A frame's window has its centre 32 samples before the frame does not begin but 480 t - 32; the
-# decoder's sound is late by this much (11 ms), so that it need not guess what the window's end,
-# where the Hann window is all but zero, has hardly seen.
+# Frame t holds samples 480 t onwards, but its window, which ends with it, has its centre at
+# 480 t - 32. The decoder's sound is late by the difference (11 ms): it need not guess the frame's
+# end, of which the tail of the Hann window tells it next to nothing.
 DELAY = WINDOW // 2 - HOP // 2
 
 
@@ -101,7 +102,9 @@ def nearest(points: Tensor, entries: Tensor) -> Tensor:
     """Index of the nearest entry to each point: [N, D], [K, D] to int64 [N]."""
     half_norm = entries.square().sum(1) / 2
     # In pieces that stay in the processor's cache.
-    pieces = [torch.addmm(-half_norm, piece, entries.T).argmax(1) for piece in points.split(2048)]
+    pieces = [
+        torch.addmm(-half_norm, piece, entries.T).argmax(1) for piece in torch.split(points, 2048)
+    ]
     return torch.cat(pieces)
 
 
@@ -156,15 +159,21 @@ def fit_codebooks(mels: Tensor, seed: int = 0) -> tuple[Codebooks, dict[str, Any
         residual = residual - entries[index]
         stages.append(entries)
         report["left_after_stage"].append(float(residual.square().sum() / total))
-        report["entries_used"].append(len(index.unique()))
+        report["entries_used"].append(
+            int((torch.bincount(index, minlength=CODEBOOK_SIZE) > 0).sum())
+        )
     return Codebooks(mean, components, torch.stack(stages)), report
 
 
 def save_codebooks(work: Path, codebooks: Codebooks) -> None:
     """Write the codebooks, atomically, for `load_codebooks`."""
     part = work / "codebooks.part.npz"
-    arrays = {"mean": codebooks.mean, "components": codebooks.components}
-    np.savez(part, entries=codebooks.entries.numpy(), **{k: v.numpy() for k, v in arrays.items()})
+    np.savez(
+        part,
+        mean=codebooks.mean.numpy(),
+        components=codebooks.components.numpy(),
+        entries=codebooks.entries.numpy(),
+    )
     part.replace(work / CODEBOOKS)
 
 
@@ -186,7 +195,7 @@ def encode_all(
         uint16 [4, all frames].
     """
     rows = []
-    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, end in itertools.pairwise(offsets):
         samples = torch.from_numpy(audio[start:end].astype(np.float32) / 32768)
         rows.append(codebooks.encode(codebooks.latents(samples)).to(torch.int32).numpy())
     return np.concatenate(rows, axis=1).astype(np.uint16)
@@ -232,8 +241,8 @@ def build(arguments: CodecArguments | None = None) -> nn.Module:
     """
     with without_torchaudio():
         from encodec.model import EncodecModel
-        from encodec.modules import SEANetDecoder, SEANetEncoder
-        from encodec.quantization import ResidualVectorQuantizer
+        from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
+        from encodec.quantization.vq import ResidualVectorQuantizer
     chosen = arguments or CodecArguments()
     shared: dict[str, Any] = {
         "channels": chosen.channels,
@@ -369,7 +378,8 @@ class Crops:
 
     def draw(self, rng: np.random.Generator, batch: int, n_books: int) -> tuple[Tensor, Tensor]:
         """float32 [B, 64, 44] and [B, 480 * 44]; the sound comes 272 samples late."""
-        latents, sounds = [], []
+        latents: list[Tensor] = []
+        sounds: list[Tensor] = []
         while len(latents) < batch:
             index = int(rng.integers(self.first, self.last))
             codes = self.dataset.codes_of(index)
@@ -419,7 +429,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the training state and the weights, each atomically."""
-        state = {
+        state: dict[str, Any] = {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,

@@ -75,7 +75,8 @@ class Dataset:
         if self.audio is None or self.audio_offsets is None:
             raise ValueError("this set has no sound: load 'sound' instead of 'pairs'")
         pcm = self.audio[self.audio_offsets[index] : self.audio_offsets[index + 1]]
-        return pcm.astype(np.float32) / 32768
+        samples: NDArray[np.float32] = pcm.astype(np.float32) / np.float32(32768)
+        return samples
 
 
 def load(work: Path, name: str) -> Dataset:
@@ -153,7 +154,12 @@ def render(work: Path, name: str, texts: tuple[str, ...], jobs: int) -> Iterator
     folder = work / "shards" / name
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [
-        (folder / f"{start:07d}.npz", texts[start : start + SHARD_SENTENCES], start, name == "sound")
+        (
+            folder / f"{start:07d}.npz",
+            texts[start : start + SHARD_SENTENCES],
+            start,
+            name == "sound",
+        )
         for start in range(0, len(texts), SHARD_SENTENCES)
     ]
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:

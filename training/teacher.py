@@ -10,7 +10,7 @@ from ctypes import c_char_p, c_float, c_int, c_void_p
 from dataclasses import dataclass
 
 import numpy as np
-import soxr
+import soxr  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 SAMPLE_RATE = 24_000
@@ -159,9 +159,11 @@ class _Voice(ctypes.Structure):
     _fields_ = (("name", c_char_p), ("features", c_void_p))
 
 
-@_StreamCallback
-def _stop_streaming(_wave: int, _start: int, _size: int, _last: int, _info: int) -> int:
+def _stop(_wave: int, _start: int, _size: int, _last: int, _info: int) -> int:
     return -1  # CST_AUDIO_STREAM_STOP
+
+
+_stop_streaming = _StreamCallback(_stop)  # lives as long as flite may call it
 
 
 # name -> (result, arguments) of the functions of libflite.so.1 used here

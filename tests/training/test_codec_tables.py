@@ -1,0 +1,149 @@
+"""Laws of the mel front end, the codebooks and the data sets, on synthetic sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from training import codec, data  # noqa: E402
+from training.features import HOP, N_MELS, log_mel, mel_filters  # noqa: E402
+
+
+def _sound(n: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    time = torch.arange(n) / 24_000
+    sweep = torch.sin(2 * torch.pi * (200 + 300 * time) * time)
+    return 0.3 * sweep + 0.05 * torch.randn(n, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def codebooks() -> codec.Codebooks:
+    generator = torch.Generator().manual_seed(1)
+    mels = torch.randn(2500, N_MELS, generator=generator).cumsum(1) / 4
+    books, report = codec.fit_codebooks(mels)
+    assert report["entries_used"] == [codec.CODEBOOK_SIZE] * codec.N_CODEBOOKS
+    left = report["left_after_stage"]
+    assert left == sorted(left, reverse=True) and left[-1] < 0.5
+    return books
+
+
+def test_a_frame_does_not_see_what_comes_after_it() -> None:
+    sound = _sound(20 * HOP)
+    changed = sound.clone()
+    changed[10 * HOP :] = 0.0
+    before, after = log_mel(sound), log_mel(changed)
+    assert torch.equal(before[:10], after[:10])
+    assert not torch.equal(before[10], after[10])
+
+
+def test_frames_are_whole_hops() -> None:
+    assert log_mel(_sound(5 * HOP + 479)).shape == (5, N_MELS)
+
+
+def test_no_mel_filter_is_empty() -> None:
+    for n_fft in (256, 512, 1024, 2048):
+        filters = mel_filters(n_fft, min(80, n_fft // 8), 0.0, 8_000.0)
+        assert bool((filters.sum(1) > 0).all())
+
+
+def test_k_means_finds_separate_clusters() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(6, 3, generator=generator) * 50
+    points = centres.repeat(40, 1) + torch.randn(240, 3, generator=generator) * 0.1
+    entries = codec.k_means(points, 6, seed=3)
+    assert float((points - entries[codec.nearest(points, entries)]).abs().max()) < 1.0
+
+
+def test_every_codebook_brings_the_latents_nearer(codebooks: codec.Codebooks) -> None:
+    mels = torch.randn(64, N_MELS, generator=torch.Generator().manual_seed(2)).cumsum(1) / 4
+    latents = (mels - codebooks.mean) @ codebooks.components.T
+    codes = codebooks.encode(latents)
+    assert codes.shape == (4, 64)
+    errors = [float((latents - codebooks.decode(codes[:k])).square().sum()) for k in (1, 2, 3, 4)]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_codebooks_survive_the_disk(codebooks: codec.Codebooks, tmp_path: Path) -> None:
+    codec.save_codebooks(tmp_path, codebooks)
+    loaded = codec.load_codebooks(tmp_path)
+    assert torch.equal(loaded.entries, codebooks.entries)
+    assert torch.equal(loaded.components, codebooks.components)
+
+
+def test_sentences_are_encoded_each_by_itself(codebooks: codec.Codebooks) -> None:
+    pcm = (_sound(12 * HOP) * 32767).to(torch.int16).numpy()
+    offsets = np.array([0, 5 * HOP, 12 * HOP])
+    codes = codec.encode_all(codebooks, pcm, offsets)
+    alone = codec.encode_all(codebooks, pcm[5 * HOP :], np.array([0, 7 * HOP]))
+    assert codes.dtype == np.uint16 and codes.shape == (4, 12)
+    assert np.array_equal(codes[:, 5:], alone)
+
+
+def _model() -> torch.nn.Module:
+    try:
+        return codec.build().eval()
+    except ImportError:
+        pytest.skip("the encodec package is not installed")
+
+
+def test_model_decodes_what_the_codebooks_decode(codebooks: codec.Codebooks) -> None:
+    model = _model()
+    codec.install_codebooks(model, codebooks)
+    codes = torch.randint(0, 512, (4, 9), generator=torch.Generator().manual_seed(0))
+    latents = model.quantizer.decode(codes[:, None])
+    assert torch.allclose(latents[0].T, codebooks.decode(codes), atol=1e-5)
+    assert codec.synthesise(model, codes).shape == (9 * HOP,)
+
+
+def test_loss_is_least_for_the_sound_itself() -> None:
+    wanted = torch.stack([_sound(8000), _sound(8000, 1)])
+    weights = {"linear": 0.5, "above": 1.0}
+    same = codec.spectral_loss(wanted, wanted, weights)
+    other = codec.spectral_loss(wanted.flip(0) * 0.5, wanted, weights)
+    assert float(same["mel"]) == 0.0
+    assert float(other["total"]) > float(same["total"])
+
+
+def test_rate_warms_up_and_falls_to_its_end() -> None:
+    plan = codec.Plan(steps=1000, warm_up=10)
+    rates = [plan.rate_at(step, 0.0) for step in range(1001)]
+    assert max(rates) == pytest.approx(plan.rate, rel=1e-3)
+    assert rates[-1] == pytest.approx(plan.final_rate)
+    assert codec.Plan(minutes=10).share(0, 300.0) == pytest.approx(0.5)
+
+
+def _shard(folder: Path, start: int, lengths: list[int]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        folder / f"{start:07d}.npz",
+        texts=np.array([f"Sentence {start + i}." for i in range(len(lengths))]),
+        asked=np.array([""]),
+        voices=np.arange(len(lengths)).astype(np.uint8) % 2,
+        semantic=np.arange(sum(lengths)).astype(np.uint8),
+        lengths=np.array(lengths),
+        audio=np.zeros(sum(n * 3 // 2 for n in lengths) * HOP, np.int16),
+    )
+
+
+def test_published_set_is_read_back(tmp_path: Path, codebooks: codec.Codebooks) -> None:
+    codec.save_codebooks(tmp_path, codebooks)
+    _shard(tmp_path / "shards" / "sound", 0, [3, 4])
+    _shard(tmp_path / "shards" / "sound", 200, [5])
+    data.publish(tmp_path, "sound", 1)
+    assert len(data.load(tmp_path, "sound")) == 2
+    data.publish(tmp_path, "sound", 2)
+    loaded = data.load(tmp_path, "sound")
+    assert loaded.texts == ("Sentence 0.", "Sentence 1.", "Sentence 200.")
+    assert loaded.semantic_of(2).tolist() == [0, 1, 2, 3, 4]
+    assert [loaded.codes_of(i).shape for i in range(3)] == [(4, 4), (4, 6), (4, 7)]
+    assert len(loaded.audio_of(2)) == 7 * HOP
+    assert loaded.n_training == 2
+
+
+def test_missing_set_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="python -m training data"):
+        data.load(tmp_path, "pairs")

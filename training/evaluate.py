@@ -1,0 +1,191 @@
+"""`python -m training evaluate`: how many words pocketsphinx mishears.
+
+Word error rates compare one pup with another; they are no measure of what a person hears.
+The recogniser, its language model (general English, none of our sentences) and the text
+normalisation are fixed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr  # type: ignore[import-untyped]
+import torch
+from numpy.typing import NDArray
+
+from training import codec, data
+from training.sentences import held_out
+from training.teacher import VOICES, Teacher, TeacherVoice
+
+SAMPLE_RATE = 24_000
+RECOGNISER_RATE = 16_000
+PAUSE_S = 0.2  # silence put before and after, as the recogniser expects
+
+Speak = Callable[[str, TeacherVoice], NDArray[np.float32]]
+"""Text and voice to float32 [n] at 24 kHz."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One sentence as it was said and as it was heard."""
+
+    voice: str
+    said: str
+    heard: str
+    errors: int  # substitutions, deletions and insertions
+    words: int  # in what was said
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Word error rate of one system, voice and list of sentences."""
+
+    system: str
+    sentences: str
+    voice: str
+    n: int
+    wer: float
+    exact: float  # share of sentences without an error
+
+
+def normalise(text: str) -> list[str]:
+    """Words as the recogniser writes them: lower case, hyphens split, apostrophes kept inside."""
+    plain = re.sub(r"\(\d+\)", "", text.lower()).replace("\u2019", "'").replace("-", " ")
+    words = re.sub(r"[^a-z' ]+", " ", plain).split()
+    return [word.strip("'") for word in words if word.strip("'")]
+
+
+def word_errors(said: Sequence[str], heard: Sequence[str]) -> int:
+    """Levenshtein distance in words."""
+    row = list(range(len(heard) + 1))
+    for i, word in enumerate(said, 1):
+        above, row = row, [i]
+        for j, other in enumerate(heard, 1):
+            row.append(min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (word != other)))
+    return row[-1]
+
+
+class Listener:
+    """Pocketsphinx with its default English model, loaded once."""
+
+    def __init__(self) -> None:
+        from pocketsphinx import Decoder  # type: ignore[import-untyped]
+
+        self._decoder = Decoder(samprate=RECOGNISER_RATE, loglevel="FATAL")
+
+    def hear(self, samples: NDArray[np.float32]) -> str:
+        """Transcribe float32 [n] at 24 kHz, -1..1."""
+        pcm = soxr.resample(samples, SAMPLE_RATE, RECOGNISER_RATE, quality="HQ")
+        pause = np.zeros(int(PAUSE_S * RECOGNISER_RATE), np.float32)
+        pcm = np.concatenate([pause, pcm, pause]).clip(-1, 1)
+        self._decoder.start_utt()
+        raw = (pcm * 32767).astype(np.int16).tobytes()
+        self._decoder.process_raw(raw, no_search=False, full_utt=True)
+        self._decoder.end_utt()
+        hypothesis = self._decoder.hyp()
+        return str(hypothesis.hypstr) if hypothesis else ""
+
+
+def listen(
+    listener: Listener, speak: Speak, texts: Iterable[str], voices: Iterable[TeacherVoice]
+) -> list[Heard]:
+    """Have every sentence said in every voice, and transcribed."""
+    results = []
+    for voice in voices:
+        for text in texts:
+            said = normalise(text)
+            heard = normalise(listener.hear(speak(text, voice)))
+            errors = word_errors(said, heard)
+            results.append(Heard(voice.name, " ".join(said), " ".join(heard), errors, len(said)))
+    return results
+
+
+def score(system: str, sentences: str, results: Sequence[Heard]) -> list[Score]:
+    """A score for each voice, and one for all ("all")."""
+    scores = []
+    for voice in [*dict.fromkeys(result.voice for result in results), "all"]:
+        chosen = [result for result in results if voice in ("all", result.voice)]
+        errors, words = sum(r.errors for r in chosen), sum(r.words for r in chosen)
+        exact = sum(r.errors == 0 for r in chosen) / len(chosen)
+        wer = errors / max(1, words)
+        scores.append(Score(system, sentences, voice, len(chosen), round(wer, 4), round(exact, 3)))
+    return scores
+
+
+def table(scores: Sequence[Score]) -> str:
+    """Markdown: a line for each score."""
+    lines = ["| system | sentences | voice | n | WER | exact |", "|---|---|---|---|---|---|"]
+    for s in scores:
+        cells = (s.system, s.sentences, s.voice, s.n, f"{s.wer:.3f}", f"{s.exact:.2f}")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def teacher_speaks(teacher: Teacher) -> Speak:
+    """The teacher's own sound."""
+    return lambda text, voice: teacher.say(text, voice).samples
+
+
+def codec_speaks(teacher: Teacher, work: Path, n_books: int) -> Speak:
+    """The teacher's sound through the codes: analysis, codebooks, decoder."""
+    codebooks, model = codec.load_codebooks(work), codec.load_model(work)
+
+    def speak(text: str, voice: TeacherVoice) -> NDArray[np.float32]:
+        samples = torch.from_numpy(teacher.say(text, voice).samples)
+        codes = codebooks.encode(codebooks.latents(samples))
+        sound: NDArray[np.float32] = codec.synthesise(model, codes[:n_books]).numpy()
+        return sound
+
+    return speak
+
+
+def run(systems: dict[str, Speak], lists: Sequence[str], n: int) -> dict[str, Any]:
+    """Evaluate systems on the first n held-out sentences of each list, in every voice.
+
+    Returns:
+        {"scores": [Score as dict], "heard": {system/list: [Heard as dict]}}, ready for JSON.
+    """
+    listener = Listener()
+    scores: list[Score] = []
+    heard: dict[str, list[dict[str, Any]]] = {}
+    for name, speak in systems.items():
+        for sentences in lists:
+            texts = held_out("prose" if sentences == "prose" else "open")[:n]
+            results = listen(listener, speak, texts, VOICES)
+            scores += score(name, sentences, results)
+            heard[f"{name}/{sentences}"] = [asdict(result) for result in results]
+    return {"scores": [asdict(s) for s in scores], "heard": heard}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m training evaluate`."""
+    parser.add_argument("--work", type=Path, default=data.DEFAULT_WORK)
+    parser.add_argument("--systems", nargs="+", default=["teacher", "codec-4", "codec-2"])
+    parser.add_argument("--lists", nargs="+", choices=("prose", "open"), default=["prose", "open"])
+    parser.add_argument("--n", type=int, default=100, help="sentences of each list")
+    parser.add_argument(
+        "--out", type=Path, help="JSON; default: evaluation.json in the work folder"
+    )
+
+
+def main(args: argparse.Namespace) -> None:
+    """Evaluate the teacher and the codec."""
+    torch.set_num_threads(1)
+    teacher = Teacher()
+    systems: dict[str, Speak] = {}
+    for name in args.systems:
+        if name == "teacher":
+            systems[name] = teacher_speaks(teacher)
+        else:
+            systems[name] = codec_speaks(teacher, args.work, int(name.removeprefix("codec-")))
+    report = run(systems, args.lists, args.n)
+    out: Path = args.out or args.work / "evaluation.json"
+    data.write_atomic(out, json.dumps(report, indent=1).encode())
+    print(table([Score(**entry) for entry in report["scores"]]))
