@@ -38,7 +38,6 @@ __all__ = [
 ]
 
 CHARACTERS_PER_S = 15.0  # of alphabetic scripts, spaces counted: what Bark speaks on average
-TARGET_SHARE = 0.85  # of the longest sound: 13 s in Bark, for speech is sometimes slow
 SMALLEST_SHARE = 0.25  # of what fits: cut no shorter than that for the sake of a better mark
 PARAGRAPH_PAUSES = 2.0  # a paragraph's pause, in pauses of a sentence
 CLAUSE_PAUSES = 0.5
@@ -142,7 +141,8 @@ def plan_segments(
         text: as it was typed; a blank line ends a paragraph, and with it a segment.
         count: tokens of a text (`Tokenizer.count`).
         max_tokens: no segment has more; at least 1.
-        max_duration_s: of one segment; the estimate stays below `TARGET_SHARE` of it.
+        max_duration_s: no segment is estimated to last longer. Leave room below the model's
+            limit, for speech is sometimes slow: 13 s suits Bark.
         language: an ISO 639-1 code, for the ends of sentences.
         voice: of every segment.
         pause_s: silence after a segment that ends a sentence; twice that after a paragraph,
@@ -158,7 +158,7 @@ def plan_segments(
             "max_tokens and max_duration_s must be positive, "
             f"got {max_tokens} and {max_duration_s:g}"
         )
-    limits = _Limits(count, max_tokens, max_duration_s * TARGET_SHARE)
+    limits = _Limits(count, max_tokens, max_duration_s)
     paragraphs = _audible(_paragraphs(text), count)
     if not paragraphs:
         raise InvalidText("there is no text to say; type at least one word")
@@ -185,11 +185,11 @@ def join_segments(segments: Iterable[Segment]) -> str:
 class _Limits:
     count: Callable[[str], int]
     max_tokens: int
-    target_s: float
+    max_seconds: float
 
     def fits(self, text: str, seconds: float) -> bool:
         """Whether one segment can hold this text, which takes that long to say."""
-        return seconds <= self.target_s and self.count(text) <= self.max_tokens
+        return seconds <= self.max_seconds and self.count(text) <= self.max_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +292,7 @@ def _split_sentence(
 
 def _longest_fit(text: str, start: int, end: int, seconds: Sequence[float], limits: _Limits) -> int:
     """A place up to `end`, after `start`, up to which the text fits; about the last such."""
-    place = bisect.bisect_right(seconds, seconds[start] + limits.target_s, start, end + 1) - 1
+    place = bisect.bisect_right(seconds, seconds[start] + limits.max_seconds, start, end + 1) - 1
     place = max(place, start + 1)
     while (n_tokens := limits.count(text[start:place])) > limits.max_tokens:
         length = place - start
