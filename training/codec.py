@@ -36,6 +36,7 @@ CODEBOOK_SIZE = 512
 CODEBOOKS = "codebooks.npz"
 WEIGHTS = "codec.pt"
 CURVE = "codec.jsonl"
+ENCODER = "encoder.pt"
 
 # Frame t holds samples 480 t onwards, but its window, which ends with it, has its centre at
 # 480 t - 32. The decoder's sound is late by the difference (11 ms): it need not guess the frame's
@@ -436,9 +437,7 @@ class Trainer:
             "seconds": self.seconds,
         }
         save_tensors(self.work / "codec-training.pt", state)
-        save_tensors(self.work / WEIGHTS, state["model"])
-        text = json.dumps({"arguments": asdict(self.arguments), "step": self.step}, indent=1)
-        data.write_atomic(self.work / "codec.json", text.encode())
+        save_weights(self.work, self.arguments, state["model"], self.step)
 
     def run(self) -> None:
         """Train to the planned end, saving and logging on the way."""
@@ -491,6 +490,113 @@ class Trainer:
         return round(float(self._losses(latents, wanted)["mel"]), 4)
 
 
+def save_weights(
+    work: Path, arguments: CodecArguments, weights: dict[str, Tensor], step: int
+) -> None:
+    """Write the codec's weights and arguments, with the encoder distilled so far, if any."""
+    if (work / ENCODER).exists():
+        encoder = torch.load(work / ENCODER, weights_only=True)["encoder"]
+        weights = weights | {f"encoder.{name}": value for name, value in encoder.items()}
+    save_tensors(work / WEIGHTS, weights)
+    text = json.dumps({"arguments": asdict(arguments), "step": step}, indent=1)
+    data.write_atomic(work / "codec.json", text.encode())
+
+
+class Distiller:
+    """Teaches the encoder what the analysis gives, so that a codec alone turns sound into codes."""
+
+    def __init__(self, work: Path, plan: Plan) -> None:
+        self.work, self.plan = work, plan
+        self.codebooks = load_codebooks(work)
+        self.dataset = data.load(work, "sound")
+        torch.manual_seed(plan.seed)
+        self.encoder: nn.Module = build().encoder  # type: ignore[assignment]
+        self.optimiser = torch.optim.AdamW(
+            self.encoder.parameters(), lr=plan.rate, betas=(0.8, 0.99), weight_decay=0.0
+        )
+        self.step, self.seconds = 0, 0.0
+        if (work / ENCODER).exists():
+            state = torch.load(work / ENCODER, weights_only=True)
+            self.encoder.load_state_dict(state["encoder"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.step, self.seconds = state["step"], state["seconds"]
+
+    def run(self) -> None:
+        """Train to the planned end, then put the encoder into the codec's weights."""
+        saved = time.monotonic()
+        while self.plan.share(self.step, self.seconds) < 1:
+            started = time.monotonic()
+            loss = self._train_step()
+            self.seconds += time.monotonic() - started
+            if self.step % 100 == 0:
+                self._log(loss)
+            if time.monotonic() - saved > self.plan.save_every_s:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+        stored = json.loads((self.work / "codec.json").read_text(encoding="utf-8"))
+        weights = torch.load(self.work / WEIGHTS, weights_only=True)
+        save_weights(self.work, CodecArguments(), weights, stored["step"])
+
+    def save(self) -> None:
+        """Write encoder and optimiser, atomically."""
+        state = {
+            "encoder": self.encoder.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        save_tensors(self.work / ENCODER, state)
+
+    def draw(self, rng: np.random.Generator, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Sound float32 [B, 1, 480 * 44] and its latents [B, 44, 64], frames of warm-up included.
+
+        Half of the crops are made louder or quieter, so that the encoder knows any level.
+        """
+        sounds: list[Tensor] = []
+        while len(sounds) < BATCH:
+            samples = self.dataset.audio_of(int(rng.integers(first, last)))
+            if len(samples) <= CROP_FRAMES * HOP:
+                continue
+            start = int(rng.integers(0, len(samples) - CROP_FRAMES * HOP))
+            gain = np.float32(rng.choice([1.0, rng.uniform(0.3, 1.4)]))
+            sounds.append(torch.from_numpy(samples[start : start + CROP_FRAMES * HOP] * gain))
+        sound = torch.stack(sounds)
+        return sound[:, None], self.codebooks.latents(sound)
+
+    def _train_step(self) -> float:
+        rng = np.random.default_rng((self.plan.seed, self.step, 1))
+        sound, wanted = self.draw(rng, 0, self.dataset.n_training)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plan.rate_at(self.step, self.seconds)
+        with torch.autocast("cpu", torch.bfloat16):
+            made = self.encoder(sound)
+        loss = (made.float().mT - wanted).square().mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _log(self, loss: float) -> None:
+        rng = np.random.default_rng(7)
+        sound, wanted = self.draw(rng, self.dataset.n_training, len(self.dataset))
+        made = self.encoder(sound).mT
+        left = (made - wanted).square().sum() / (wanted - wanted.mean((0, 1))).square().sum()
+        same = self.codebooks.encode(made.flatten(0, 1)) == self.codebooks.encode(
+            wanted.flatten(0, 1)
+        )
+        entry = {"step": self.step, "seconds": round(self.seconds, 1), "loss": round(loss, 4)}
+        entry |= {
+            "left": round(float(left), 4),
+            "same_first": round(float(same[0].float().mean()), 3),
+        }
+        with (self.work / "encoder.jsonl").open("a", encoding="utf-8") as curve:
+            curve.write(json.dumps(entry) + "\n")
+
+
 def save_tensors(path: Path, state: dict[str, Any]) -> None:
     """torch.save, atomically."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -506,10 +612,13 @@ def load_model(work: Path) -> nn.Module:
     return model.eval()
 
 
+STEPS = ("codebooks", "decoder", "encoder", "all")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m training codec`."""
     parser.add_argument("--work", type=Path, default=data.DEFAULT_WORK)
-    parser.add_argument("--step", choices=("codebooks", "decoder", "all"), default="all")
+    parser.add_argument("--step", choices=STEPS, default="all")
     parser.add_argument("--frames", type=int, default=90_000, help="frames for the codebooks")
     parser.add_argument("--steps", type=int, default=Plan.steps, help="steps of the decoder")
     parser.add_argument("--minutes", type=float, default=math.inf, help="end after so long")
@@ -517,12 +626,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Make the codebooks if there are none, then train the decoder."""
+    """Make the codebooks if there are none, then train the decoder and distil the encoder."""
     torch.set_num_threads(args.threads)
-    if args.step != "decoder" and not (args.work / CODEBOOKS).exists():
+    plan = Plan(steps=args.steps, minutes=args.minutes)
+    if args.step in ("codebooks", "all") and not (args.work / CODEBOOKS).exists():
         codebooks, report = fit_codebooks(mel_frames(data.load(args.work, "sound"), args.frames))
         save_codebooks(args.work, codebooks)
         data.write_atomic(args.work / "codebooks.json", json.dumps(report, indent=1).encode())
         print(json.dumps(report), flush=True)
-    if args.step != "codebooks":
-        Trainer(args.work, Plan(steps=args.steps, minutes=args.minutes)).run()
+        data.publish_codes(args.work)
+    if args.step in ("decoder", "all"):
+        Trainer(args.work, plan).run()
+    if args.step in ("encoder", "all"):
+        Distiller(args.work, plan).run()

@@ -195,13 +195,19 @@ def publish(work: Path, name: str, n_shards: int) -> Path:
         np.save(part / "audio_offsets.npy", frames * FRAME_SAMPLES)
         np.save(part / "audio.npy", np.concatenate(columns["audio"]))
         _add_codes(work, part)
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():  # a reader may have it open: it keeps what it has
+        shutil.rmtree(target)
     part.rename(target)
     link = work / f"{name}.link"
     link.unlink(missing_ok=True)
     link.symlink_to(target.name)
     link.replace(work / name)
     return target
+
+
+def publish_codes(work: Path) -> None:
+    """Publish "sound" again, now that there are codebooks."""
+    publish(work, "sound", int((work / "sound").resolve().name.rpartition("-")[2]))
 
 
 def _add_codes(work: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr  # type: ignore[import-untyped]
+import soxr
 import torch
 from numpy.typing import NDArray
 
@@ -76,7 +76,7 @@ class Listener:
     """Pocketsphinx with its default English model, loaded once."""
 
     def __init__(self) -> None:
-        from pocketsphinx import Decoder  # type: ignore[import-untyped]
+        from pocketsphinx import Decoder
 
         self._decoder = Decoder(samprate=RECOGNISER_RATE, loglevel="FATAL")
 

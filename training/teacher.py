@@ -10,7 +10,7 @@ from ctypes import c_char_p, c_float, c_int, c_void_p
 from dataclasses import dataclass
 
 import numpy as np
-import soxr  # type: ignore[import-untyped]
+import soxr
 from numpy.typing import NDArray
 
 SAMPLE_RATE = 24_000

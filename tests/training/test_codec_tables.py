@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from training import codec, data  # noqa: E402
-from training.features import HOP, N_MELS, log_mel, mel_filters  # noqa: E402
+from training import codec, data
+from training.features import HOP, N_MELS, log_mel, mel_filters
 
 
 def _sound(n: int, seed: int = 0) -> torch.Tensor:
@@ -21,14 +21,17 @@ def _sound(n: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def codebooks() -> codec.Codebooks:
+def codebooks() -> Iterator[codec.Codebooks]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # small matrices: threads cost more than they bring
     generator = torch.Generator().manual_seed(1)
     mels = torch.randn(2500, N_MELS, generator=generator).cumsum(1) / 4
     books, report = codec.fit_codebooks(mels)
     assert report["entries_used"] == [codec.CODEBOOK_SIZE] * codec.N_CODEBOOKS
     left = report["left_after_stage"]
     assert left == sorted(left, reverse=True) and left[-1] < 0.5
-    return books
+    yield books
+    torch.set_num_threads(threads)
 
 
 def test_a_frame_does_not_see_what_comes_after_it() -> None:

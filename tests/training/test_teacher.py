@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-pytest.importorskip("soxr")
-
-from training.teacher import (  # noqa: E402
+from training.teacher import (
     FRAME_SAMPLES,
     PHONE_INDEX,
     PHONES,
@@ -37,8 +34,8 @@ needs_flite = pytest.mark.skipif(not _flite_is_there(), reason="libflite1 is not
 
 
 @pytest.fixture(scope="module")
-def teacher() -> Iterator[Teacher]:
-    yield Teacher()
+def teacher() -> Teacher:
+    return Teacher()
 
 
 def test_phones_are_sorted_and_fit_the_vocabulary() -> None:
