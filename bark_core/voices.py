@@ -107,10 +107,14 @@ class Voice:
     def sha256(self) -> str:
         """Hash of the layout's name and the arrays, the same whatever file they came from."""
         digest = hashlib.sha256(self.layout.name.encode())
-        for part in (self.semantic, self.coarse, self.fine):
-            digest.update(repr(part.values.shape).encode())
-            digest.update(part.values.astype("<i2").tobytes())
+        for values in self._values:
+            digest.update(repr(values.shape).encode())
+            digest.update(values.astype("<i2").tobytes())
         return digest.hexdigest()
+
+    @property
+    def _values(self) -> tuple[NDArray[np.int16], ...]:
+        return self.semantic.values, self.coarse.values, self.fine.values
 
     def to_bytes(self) -> bytes:
         """The `.npz` file, as `save` writes it. The same voice gives the same bytes.
@@ -119,10 +123,7 @@ class Voice:
             InvalidVoice: the name or another note is longer than 2,000 characters.
         """
         metadata = {key: _printable(value) for key in _METADATA if (value := getattr(self, key))}
-        parts = (self.semantic, self.coarse, self.fine)
-        arrays: dict[str, NDArray[Any]] = {
-            key: part.values for key, part in zip(KEYS, parts, strict=True)
-        }
+        arrays: dict[str, NDArray[Any]] = dict(zip(KEYS, self._values, strict=True))
         arrays["layout"] = np.array(self.layout.name)
         arrays["metadata"] = np.array(json.dumps(metadata, ensure_ascii=False))
         return npz_bytes(arrays)
@@ -166,10 +167,8 @@ def load_voice(
                 f"{', '.join(reader.keys)[:200] or 'none'}"
             )
         semantic, coarse, fine = (reader.integers(key) for key in KEYS)
-        metadata = _metadata(reader)
-        own_name = metadata.pop("name", "") or _stem(source)
-        voice = _fitted(semantic, coarse, fine, layout)
-        return replace(voice, name=own_name if name is None else name, **metadata)
+        voice = _with_notes(_fitted(semantic, coarse, fine, layout), _metadata(reader))
+        return replace(voice, name=(voice.name or _stem(source)) if name is None else name)
 
 
 def load_voice_npy(
@@ -190,9 +189,10 @@ def load_voice_npy(
         data, label = _bytes_of(path, MAX_ARRAY_BYTES)
         with _naming(label):
             arrays.append(parse_integers(data))
+    semantic, coarse, fine = arrays
     with _naming(name or str(semantic_path)):
         _check_layout(BARK_LAYOUT.name, layout)
-        return replace(_fitted(*arrays, layout), name=name)
+        return replace(_fitted(semantic, coarse, fine, layout), name=name)
 
 
 @contextlib.contextmanager
@@ -220,14 +220,14 @@ def _bytes_of(source: str | Path | bytes | BinaryIO, most: int) -> tuple[bytes, 
     path = Path(source)
     try:
         # before it is opened: opening a pipe waits for its other end
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InvalidVoice(f"{path} isn't a file; give the path of an .npz file")
-        with path.open("rb") as file:
-            return file.read(most + 1), str(path)
+        if stat.S_ISREG(path.stat().st_mode):
+            with path.open("rb") as file:
+                return file.read(most + 1), str(path)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise UnknownVoice(f"there is no voice file {str(path)!r}; check the path") from error
     except OSError as error:
         raise storage_error("read", path, error) from error
+    raise InvalidVoice(f"{path} isn't a file; give the path of an .npz file")
 
 
 def _stem(source: object) -> str:
@@ -261,6 +261,17 @@ def _metadata(reader: NpzReader) -> dict[str, str]:
     with contextlib.suppress(InvalidVoice):
         return {key: _printable(value) for key, value in texts.items()}
     return {}
+
+
+def _with_notes(voice: Voice, notes: Mapping[str, str]) -> Voice:
+    return replace(
+        voice,
+        name=notes.get("name", ""),
+        description=notes.get("description"),
+        language=notes.get("language"),
+        source=notes.get("source"),
+        kind=notes.get("kind"),
+    )
 
 
 def _printable(text: str) -> str:

