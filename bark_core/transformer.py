@@ -269,8 +269,9 @@ class FineGPT(nn.Module):
             raise InvalidTokens(
                 f"{length} frames don't fit the model's {self.config.block_size}"
             )
-        x: Tensor = self.transformer["wpe"](torch.arange(length, device=codes.device))
-        x = sum((table(codes[:, :, i]) for i, table in enumerate(self._tables()[: codebook + 1])), x)
+        seen = [table(codes[:, :, i]) for i, table in enumerate(self._tables()[: codebook + 1])]
+        positions = self.transformer["wpe"](torch.arange(length, device=codes.device))
+        x = torch.stack(seen, dim=-1).sum(dim=-1) + positions
         for block in self._blocks():
             x = block(x)
         logits: Tensor = self.lm_heads[codebook - given](self.transformer["ln_f"](x))

@@ -12,6 +12,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "semantic": ("training.semantic", "letters to semantic tokens"),
     "coarse": ("training.coarse", "semantic tokens to coarse codes"),
     "fine": ("training.fine", "coarse to fine codes"),
+    "export": ("training.export", "write models/pup and its voices"),
     "evaluate": ("training.evaluate", "word error rate by pocketsphinx"),
 }
 

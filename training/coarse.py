@@ -28,7 +28,7 @@ from training.pup import CONFIG, LAYOUT
 from training.semantic import IGNORE
 from training.semantic import add_arguments as add_arguments  # the same for every transformer
 
-BATCH_ROWS = 9
+BATCH_ROWS = 6
 HISTORY_SHARE = 0.6
 PROMPT = LAYOUT.coarse_semantic_window + 1  # positions before the first coarse token
 

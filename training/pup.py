@@ -70,7 +70,13 @@ CONFIG = CascadeConfig(
         n_codes_given=2,
     ),
     codec=CodecConfig(
-        ratios=(6, 5, 4, 4), n_filters=16, dimension=64, lstm=0, n_q=4, bins=CODEBOOK_SIZE
+        ratios=(6, 5, 4, 4),
+        n_filters=16,
+        dimension=64,
+        lstm=0,
+        n_q=4,
+        bins=CODEBOOK_SIZE,
+        pad_mode="constant",
     ),
     languages=("en",),
     spell_numbers=True,

@@ -1,0 +1,97 @@
+"""`python -m training export`: checkpoints to models/pup and presets/voices.
+
+Writes what `bark_core.load` reads: float16 safetensors, the configuration, the tokenizer, and
+the teacher's voices as history prompts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bark_core.layouts import from_encodec
+from bark_core.tokenizer import Tokenizer
+from bark_core.tokens import FineCodes, SemanticTokens
+from bark_core.voices import Voice
+from bark_core.weights import write_safetensors
+from training import data
+from training.pup import CONFIG, LAYOUT
+from training.teacher import VOICES
+from training.vocabulary import character_vocabulary
+
+ROOT = Path(__file__).resolve().parent.parent
+VOICE_SECONDS = (5.0, 6.5)  # long enough for every window, short enough to be read quickly
+
+# the teacher's name -> (name, description)
+NAMES = {
+    "slt": ("rosa", "a woman, American English, even and clear"),
+    "rms": ("ralf", "a man, American English, low and calm"),
+}
+
+
+def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """float16 copies; a tensor that is there twice (tied weights) is kept once."""
+    seen: set[int] = set()
+    kept = {}
+    for name in sorted(state, key=lambda name: "wtes" in name):
+        tensor = state[name]
+        if tensor.data_ptr() not in seen:
+            kept[name] = tensor.to(torch.float16)
+        seen.add(tensor.data_ptr())
+    return kept
+
+
+def export_model(work: Path, target: Path) -> None:
+    """Write the model's files; the work folder holds semantic.pt, coarse.pt, fine.pt, codec.pt."""
+    target.mkdir(parents=True, exist_ok=True)
+    for stage in ("semantic", "coarse", "fine"):
+        checkpoint = torch.load(work / f"{stage}.pt", map_location="cpu", weights_only=True)
+        write_safetensors(target / f"{stage}.safetensors", half(checkpoint["model"]))
+    codec = torch.load(work / "codec.pt", map_location="cpu", weights_only=True)
+    write_safetensors(target / "codec.safetensors", half(from_encodec(codec, CONFIG)))
+    text = json.dumps(CONFIG.to_dict(), indent=1, ensure_ascii=False)
+    (target / "config.json").write_text(text + "\n", encoding="utf-8")
+    Tokenizer.from_vocabulary(character_vocabulary()).save(target / "tokenizer.json")
+
+
+def export_voices(work: Path, target: Path) -> None:
+    """Write one sentence of each teacher voice, not trained on, as a history prompt."""
+    target.mkdir(parents=True, exist_ok=True)
+    sound = data.load(work, "sound")
+    lengths = np.diff(sound.offsets) / LAYOUT.semantic_rate_hz
+    for number, teacher in enumerate(VOICES):
+        name, description = NAMES[teacher.name]
+        fits = (sound.voices == number) & (lengths > VOICE_SECONDS[0])
+        fits &= (lengths < VOICE_SECONDS[1]) & (np.arange(len(sound)) >= sound.n_training)
+        index = int(np.flatnonzero(fits)[0])
+        fine = FineCodes(sound.codes_of(index), LAYOUT)
+        extra: dict[str, Any] = {"description": description, "language": "en"}
+        Voice(
+            semantic=SemanticTokens(sound.semantic_of(index), LAYOUT),
+            coarse=fine.coarse,
+            fine=fine,
+            name=name,
+            source=f"flite, {teacher.name}",
+            kind="synthetic",
+            **extra,
+        ).save(target / f"{name}.npz")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--work", type=Path, default=data.DEFAULT_WORK)
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "pup")
+    parser.add_argument("--voices", type=Path, default=ROOT / "presets" / "voices")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write model and voices."""
+    export_model(args.work, args.model)
+    export_voices(args.work, args.voices)
+    total = sum(file.stat().st_size for file in args.model.iterdir())
+    print(f"{args.model}: {total / 1e6:.1f} MB")
