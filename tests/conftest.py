@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from bark_core.config import CascadeConfig
@@ -12,6 +13,10 @@ from tests import tiny
 
 if TYPE_CHECKING:
     from bark_core.cascade import Cascade
+
+# no deadline: the first example pays for what is loaded lazily, and a busy machine is no bug
+hypothesis.settings.register_profile("law", deadline=None, max_examples=60, derandomize=True)
+hypothesis.settings.load_profile("law")
 
 
 @pytest.fixture
