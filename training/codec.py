@@ -621,6 +621,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", choices=STEPS, default="all")
     parser.add_argument("--frames", type=int, default=90_000, help="frames for the codebooks")
     parser.add_argument("--steps", type=int, default=Plan.steps, help="steps of the decoder")
+    parser.add_argument("--encoder-steps", type=int, default=4_000)
     parser.add_argument("--minutes", type=float, default=math.inf, help="end after so long")
     parser.add_argument("--threads", type=int, default=1)
 
@@ -628,7 +629,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Make the codebooks if there are none, then train the decoder and distil the encoder."""
     torch.set_num_threads(args.threads)
-    plan = Plan(steps=args.steps, minutes=args.minutes)
     if args.step in ("codebooks", "all") and not (args.work / CODEBOOKS).exists():
         codebooks, report = fit_codebooks(mel_frames(data.load(args.work, "sound"), args.frames))
         save_codebooks(args.work, codebooks)
@@ -636,6 +636,6 @@ def main(args: argparse.Namespace) -> None:
         print(json.dumps(report), flush=True)
         data.publish_codes(args.work)
     if args.step in ("decoder", "all"):
-        Trainer(args.work, plan).run()
+        Trainer(args.work, Plan(steps=args.steps, minutes=args.minutes)).run()
     if args.step in ("encoder", "all"):
-        Distiller(args.work, plan).run()
+        Distiller(args.work, Plan(steps=args.encoder_steps, minutes=args.minutes)).run()
