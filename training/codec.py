@@ -303,6 +303,8 @@ CROP_FRAMES = 44
 WARM_FRAMES = 8  # context for the decoder at the start of a crop; left out of the loss
 LOSS_FFTS = (256, 512, 1024, 2048)
 EDGE_HZ = 8_000.0
+RUMBLE_HZ = 40.0  # neither voice has anything below
+START_ODDS = 0.25  # of a batch of sentences' beginnings, where the decoder has no context yet
 CODEBOOK_ODDS = (0.15, 0.15, 0.7)  # of training on 2, 3 and 4 codebooks
 
 
@@ -317,7 +319,9 @@ class Plan:
     warm_up: int = 100
     seed: int = 0
     save_every_s: float = 120.0
-    weights: dict[str, float] = field(default_factory=lambda: {"linear": 0.5, "above": 1.0})
+    weights: dict[str, float] = field(
+        default_factory=lambda: {"linear": 0.5, "above": 1.0, "rumble": 0.3}
+    )
 
     def share(self, step: int, seconds: float) -> float:
         """How much of the plan is done, 0..1, by steps or by time, whichever is further."""
@@ -342,14 +346,14 @@ def magnitudes(sound: Tensor, n_fft: int) -> Tensor:
 
 
 def spectral_loss(made: Tensor, wanted: Tensor, weights: dict[str, float]) -> dict[str, Tensor]:
-    """Multi-scale log-mel and magnitude L1, and what lies above 8 kHz.
+    """Multi-scale log-mel and magnitude L1, and what lies above 8 kHz or below 40 Hz.
 
     Args:
         made, wanted: float32 [B, n] at 24 kHz.
     Returns:
-        scalars "mel", "linear", "above" and their weighted "total".
+        scalars "mel", "linear", "above", "rumble" and their weighted "total".
     """
-    parts: dict[str, list[Tensor]] = {"mel": [], "linear": [], "above": []}
+    parts: dict[str, list[Tensor]] = {"mel": [], "linear": [], "above": [], "rumble": []}
     for n_fft in LOSS_FFTS:
         edge = int(EDGE_HZ / SAMPLE_RATE * n_fft) + 1
         filters = mel_filters(n_fft, min(N_MELS, n_fft // 8), 0.0, EDGE_HZ)
@@ -360,6 +364,9 @@ def spectral_loss(made: Tensor, wanted: Tensor, weights: dict[str, float]) -> di
         parts["mel"].append((mel_made - mel_wanted).abs().mean())
         parts["linear"].append((size_made - size_wanted)[:, :edge].abs().mean())
         parts["above"].append(size_made[:, edge:].mean())
+    # Only the longest window tells 40 Hz from a man's pitch.
+    rumble = int(RUMBLE_HZ / SAMPLE_RATE * LOSS_FFTS[-1])
+    parts["rumble"].append(size_made[:, :rumble].mean())
     losses = {name: torch.stack(values).mean() for name, values in parts.items()}
     total = losses["mel"]
     for name, weight in weights.items():
@@ -377,7 +384,9 @@ class Crops:
     first: int  # sentences first..last - 1 are drawn from
     last: int
 
-    def draw(self, rng: np.random.Generator, batch: int, n_books: int) -> tuple[Tensor, Tensor]:
+    def draw(
+        self, rng: np.random.Generator, batch: int, n_books: int, at_start: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """float32 [B, 64, 44] and [B, 480 * 44]; the sound comes 272 samples late."""
         latents: list[Tensor] = []
         sounds: list[Tensor] = []
@@ -386,7 +395,7 @@ class Crops:
             codes = self.dataset.codes_of(index)
             if codes.shape[1] <= CROP_FRAMES:
                 continue
-            start = int(rng.integers(0, codes.shape[1] - CROP_FRAMES))
+            start = 0 if at_start else int(rng.integers(0, codes.shape[1] - CROP_FRAMES))
             piece = codes[:n_books, start : start + CROP_FRAMES].astype(np.int64)
             latents.append(self.codebooks.decode(torch.from_numpy(piece)).T)
             sounds.append(self._sound(index, start))
@@ -394,7 +403,7 @@ class Crops:
 
     def _sound(self, index: int, start: int) -> Tensor:
         samples = self.dataset.audio_of(index)
-        late = np.concatenate([np.zeros(DELAY, np.float32), samples])
+        late = np.concatenate([np.zeros(DELAY, np.float32), samples - samples.mean()])
         begin = start * HOP
         return torch.from_numpy(late[begin : begin + CROP_FRAMES * HOP])
 
@@ -458,10 +467,11 @@ class Trainer:
         # Seeded by the step, so that a resumed run draws what an unbroken one would.
         rng = np.random.default_rng((self.plan.seed, self.step))
         n_books = int(rng.choice([2, 3, 4], p=CODEBOOK_ODDS))
-        latents, wanted = self.training.draw(rng, BATCH, n_books)
+        at_start = bool(rng.random() < START_ODDS)
+        latents, wanted = self.training.draw(rng, BATCH, n_books, at_start)
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.rate_at(self.step, self.seconds)
-        losses = self._losses(latents, wanted)
+        losses = self._losses(latents, wanted, 0 if at_start else WARM_FRAMES * HOP)
         self.optimiser.zero_grad()
         losses["total"].backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.decoder.parameters(), 1.0)
@@ -469,11 +479,10 @@ class Trainer:
         self.step += 1
         return {name: float(value.detach()) for name, value in losses.items()}
 
-    def _losses(self, latents: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    def _losses(self, latents: Tensor, wanted: Tensor, skip: int) -> dict[str, Tensor]:
         # bfloat16 convolutions are 1.6 times as fast on processors with AVX-512 BF16.
         with torch.autocast("cpu", torch.bfloat16):
             made = self.decoder(latents)
-        skip = WARM_FRAMES * HOP
         return spectral_loss(made[:, 0].float()[:, skip:], wanted[:, skip:], self.plan.weights)
 
     def _log(self, losses: dict[str, float]) -> None:
@@ -487,7 +496,7 @@ class Trainer:
     @torch.no_grad()
     def _validate(self, n_books: int) -> float:
         latents, wanted = self.validation.draw(np.random.default_rng(7), 16, n_books)
-        return round(float(self._losses(latents, wanted)["mel"]), 4)
+        return round(float(self._losses(latents, wanted, WARM_FRAMES * HOP)["mel"]), 4)
 
 
 def save_weights(

@@ -270,6 +270,7 @@ class Teacher:
         if wave.sample_rate != TEACHER_RATE:
             raise TeacherError(f"flite's rate is {wave.sample_rate}, expected {TEACHER_RATE}")
         pcm = np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).astype(np.float32) / 32768
+        pcm -= pcm.mean()  # rms has an offset of 1 % of full scale
         resampled = soxr.resample(pcm, TEACHER_RATE, SAMPLE_RATE, quality="HQ")
         start = round(cut_s * SAMPLE_RATE)
         out = np.zeros(n_samples, np.float32)
