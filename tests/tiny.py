@@ -171,7 +171,7 @@ def import_transformers() -> Any:
     try:
         import transformers
         import transformers.models.bark.modeling_bark
-        import transformers.models.encodec.modeling_encodec  # noqa: F401
+        import transformers.models.encodec.modeling_encodec
     finally:
         del sys.modules["torchaudio"]
     return transformers

@@ -1,0 +1,476 @@
+"""A folder that holds a model, in any of three layouts: opening it, and writing our own.
+
+own           config.json of CascadeConfig, STAGE.safetensors, tokenizer.json or vocab.txt
+transformers  config.json of a "bark", model.safetensors or pytorch_model.bin (also in
+              shards), generation_config.json, tokenizer.json or vocab.txt
+suno          text.pt, coarse.pt, fine.pt (or text_2.pt, ...), encodec_24khz-d7cc33bc.th,
+              tokenizer.json or vocab.txt
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bark_core.config import CascadeConfig
+from bark_core.device import PRECISIONS
+from bark_core.errors import (
+    BarkError,
+    InvalidCheckpoint,
+    InvalidSetting,
+    MissingFiles,
+    StorageError,
+)
+from bark_core.files import storage_error
+from bark_core.hub import DownloadProgress, ProgressCallback, check_space
+from bark_core.layouts import (
+    STAGES,
+    StageName,
+    State,
+    check_config,
+    check_state,
+    config_from_suno,
+    config_from_transformers,
+    expected_shapes,
+    foreign_names,
+    from_encodec,
+    from_suno,
+    from_transformers,
+    with_codec_shape,
+)
+from bark_core.tokenizer import Tokenizer
+from bark_core.weights import (
+    read_json,
+    read_pickle,
+    read_safetensors,
+    read_state,
+    tensors_of,
+    write_safetensors,
+)
+
+LayoutName = Literal["own", "transformers", "suno"]
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
+TOKENIZER = " or ".join(TOKENIZER_FILES)
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+SUNO_FILES: dict[StageName, tuple[str, str]] = {  # large first: the better of the two
+    "semantic": ("text_2.pt", "text.pt"),
+    "coarse": ("coarse_2.pt", "coarse.pt"),
+    "fine": ("fine_2.pt", "fine.pt"),
+}
+# as suno-ai/bark's source stated them in April 2023
+SUNO_MD5 = {
+    "text.pt": "b3e42bcbab23b688355cd44128c4cdd3",
+    "coarse.pt": "5fe964825e3b0321f9d5f3857b89194d",
+    "fine.pt": "5428d1befe05be2ba32195496e58dc90",
+    "text_2.pt": "54afa89d65e318d4f5f80e8e8799026a",
+    "coarse_2.pt": "8a98094e5e3a255a5c9c0ab7efe8fd28",
+    "fine_2.pt": "59d184ed44e3650774a2f0503a48a97b",
+}
+ENCODEC_FILES = (
+    "encodec_24khz-d7cc33bc.th",
+    "encodec_24khz.safetensors",
+    "model.safetensors",  # as facebook/encodec_24khz on the hub calls it
+)
+INDEX = ".index.json"  # behind the name of weights that come in shards
+ORIGIN_FILE = "origin.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where weights come from; kept beside converted ones."""
+
+    source: str  # hub repository, or a folder's name
+    revision: str  # commit, or a hash of local files
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder of weights in any layout, opened but not read yet."""
+
+    folder: Path
+    layout: LayoutName
+    config: CascadeConfig
+    tokenizer: Tokenizer
+    read_stage: Callable[[StageName], State]  # under our names and shapes, in the file's dtype
+
+
+def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
+    """Find out what a folder holds.
+
+    Args:
+        name: of the model, where the folder doesn't say it; the folder's own by default.
+    Raises:
+        MissingFiles: nothing that looks like a model, or only a part of it.
+        InvalidCheckpoint: damaged, or another kind of model.
+    """
+    layout = guess_layout(folder)
+    missing = missing_files(folder, layout)
+    if missing:
+        raise MissingFiles(
+            f"{folder} looks like a model, but these files are missing: {', '.join(missing)}; "
+            "put them there"
+        )
+    match layout:
+        case "own":
+            return _open_own(folder)
+        case "transformers":
+            return _open_transformers(folder, name or folder.name)
+        case "suno":
+            return _open_suno(folder, name or folder.name)
+
+
+def guess_layout(folder: Path) -> LayoutName:
+    """What a folder is meant to be, complete or not.
+
+    Raises:
+        MissingFiles: it has nothing of a model.
+        InvalidCheckpoint: its config.json is damaged or of another kind of model.
+    """
+    if (folder / "config.json").is_file():
+        config = read_json(folder / "config.json")
+        if "layout" in config:
+            return "own"
+        if config.get("model_type") == "bark":
+            return "transformers"
+    if any((folder / name).is_file() for names in SUNO_FILES.values() for name in names):
+        return "suno"
+    if (folder / "config.json").is_file():
+        raise InvalidCheckpoint(
+            f"{folder} holds a model of the type {config.get('model_type')!r}, not a Bark model"
+        )
+    raise MissingFiles(
+        f"there is no model in {folder}: neither a config.json nor Suno's text.pt, coarse.pt and "
+        "fine.pt; choose the folder that holds them"
+    )
+
+
+def missing_files(folder: Path, layout: LayoutName) -> list[str]:
+    """What a folder of this layout lacks, in words."""
+    there = {path.name for path in folder.iterdir() if path.is_file()}
+    missing = []
+    if layout == "own":
+        missing = [name for name in map(stage_file, STAGES) if name not in there]
+    elif layout == "transformers":
+        if not any(f"{name}{index}" in there for name in WEIGHT_FILES for index in ("", INDEX)):
+            missing.append(" or ".join(WEIGHT_FILES))
+    else:
+        missing = [
+            f"{big} or {small}" for big, small in SUNO_FILES.values() if not {big, small} & there
+        ]
+        if not there.intersection(ENCODEC_FILES):
+            missing.append(f"{ENCODEC_FILES[0]} (or facebook/encodec_24khz's model.safetensors)")
+    if not there.intersection(TOKENIZER_FILES):
+        missing.append(TOKENIZER)
+    return missing
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder has all files of a model, of whatever layout."""
+    if not folder.is_dir():
+        return False
+    try:
+        return not missing_files(folder, guess_layout(folder))
+    except BarkError:
+        return False
+
+
+def wanted_files(names: Collection[str]) -> list[str]:
+    """Which of a repository's files make a model, in the layout that takes the least.
+
+    Raises:
+        MissingFiles: they don't.
+    """
+    tokenizer = [name for name in TOKENIZER_FILES if name in names][:1]
+    own = [stage_file(stage) for stage in STAGES]
+    if not tokenizer:
+        raise MissingFiles(f"this isn't a Bark model: there is no {TOKENIZER}")
+    if {"config.json", *own} <= set(names):
+        return ["config.json", *own, *tokenizer]
+    small = [name for name in ("config.json", "generation_config.json") if name in names]
+    if "config.json" in names:
+        for weights in WEIGHT_FILES:
+            if weights in names:
+                return [*small, weights, *tokenizer]
+            if f"{weights}{INDEX}" in names:
+                stem, suffix = weights.split(".")
+                shards = [n for n in names if n.startswith(f"{stem}-") and n.endswith(suffix)]
+                return [*small, f"{weights}{INDEX}", *sorted(shards), *tokenizer]
+    suno = [next((name for name in pair if name in names), "") for pair in SUNO_FILES.values()]
+    codec = [name for name in ENCODEC_FILES if name in names][:1]
+    if all(suno) and codec:
+        return [*suno, *codec, *tokenizer]
+    raise MissingFiles(
+        "this isn't a Bark model: there are neither a config.json with "
+        f"{' or '.join(WEIGHT_FILES)} nor text.pt, coarse.pt, fine.pt and {ENCODEC_FILES[0]}"
+    )
+
+
+def stage_file(stage: StageName) -> str:
+    """Name of a stage's file in our own layout."""
+    return f"{stage}.safetensors"
+
+
+def read_own_stage(folder: Path, stage: StageName, config: CascadeConfig) -> State:
+    """Weights of one stage of our own layout, mapped, checked.
+
+    Raises:
+        MissingFiles, InvalidCheckpoint, StorageError
+    """
+    file = folder / stage_file(stage)
+    state = read_safetensors(file)
+    check_state(state, expected_shapes(stage, config), str(file))
+    return state
+
+
+def read_own_config(folder: Path) -> CascadeConfig:
+    """The checked configuration of our own layout.
+
+    Raises:
+        MissingFiles, InvalidCheckpoint, StorageError
+    """
+    config = CascadeConfig.from_dict(read_json(folder / "config.json"))
+    check_config(config)
+    return config
+
+
+def write_model(
+    target: Path,
+    *,
+    config: CascadeConfig,
+    tokenizer: Tokenizer,
+    read_stage: Callable[[StageName], Mapping[str, Tensor]],
+    precision: str,
+    codec_precision: str | None = None,
+    origin: Origin | None = None,
+    progress: ProgressCallback | None = None,
+) -> None:
+    """Write a model in our own layout: a new folder that is whole, or not there at all.
+
+    Args:
+        read_stage: gives each stage's weights under our names (see `layouts`).
+        precision: of the transformers.
+        codec_precision: None keeps the codec's weights as they are.
+        origin: what to record as the weights' origin.
+    Raises:
+        InvalidSetting: no such precision.
+        InvalidCheckpoint: weights are missing, misshapen or not finite.
+        StorageError: the disk is full, can't be written, or the folder is in use.
+        Cancelled: `progress` raised it.
+    """
+    for name in (precision, codec_precision or precision):
+        if name not in PRECISIONS:
+            raise InvalidSetting(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
+    check_config(config)
+    shapes = {stage: expected_shapes(stage, config) for stage in STAGES}
+    n_weights = sum(math.prod(shape) for stage in STAGES for shape in shapes[stage].values())
+    total = n_weights * PRECISIONS[precision].itemsize
+    check_space(target.parent, total, f"the converted model {config.name!r}")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        temporary.mkdir(parents=True)
+        done = 0
+        for stage in STAGES:
+            _tell(progress, stage, done, total)
+            state = read_stage(stage)
+            check_state(state, shapes[stage], f"the {stage} stage")
+            chosen = precision if stage != "codec" else codec_precision
+            file = temporary / stage_file(stage)
+            write_safetensors(file, _cast(state, chosen, stage))
+            done += sum(tensor.numel() for tensor in state.values()) * (
+                PRECISIONS[precision].itemsize
+            )
+        _tell(progress, "codec", total, total)
+        tokenizer.save(temporary / TOKENIZER_FILES[0])
+        _write_json(temporary / "config.json", config.to_dict())
+        sizes = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
+        if origin:
+            _write_json(temporary / ORIGIN_FILE, {**asdict(origin), "files": sizes})
+        _publish(temporary, target)
+    except OSError as error:
+        if isinstance(error, BarkError):
+            raise
+        raise storage_error("write", target, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def recorded_origin(folder: Path) -> Origin | None:
+    """The origin that was written with a converted model, if its files are whole."""
+    try:
+        record = read_json(folder / ORIGIN_FILE)
+        sizes = record["files"]
+        if all((folder / name).stat().st_size == size for name, size in sizes.items()):
+            return Origin(str(record["source"]), str(record["revision"]))
+    except (BarkError, OSError, KeyError, AttributeError, TypeError):
+        pass
+    return None
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash of a model's files in a folder: names, sizes, and both ends of each, 40 hex digits."""
+    digest = hashlib.sha256()
+    endings = (".safetensors", ".bin", ".pt", ".th", ".json", ".txt")
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() or not path.name.endswith(endings):
+            continue
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            size = path.stat().st_size
+            digest.update(f"{path.name} {size}\n".encode())
+            digest.update(file.read(2**16))
+            file.seek(max(0, size - 2**16))
+            digest.update(file.read())
+    return digest.hexdigest()[:40]
+
+
+def warn_of_changed_files(checkpoint: Checkpoint, progress: ProgressCallback | None = None) -> None:
+    """Warn where one of Suno's own files isn't the one of April 2023."""
+    if checkpoint.layout != "suno":
+        return
+    for names in SUNO_FILES.values():
+        file = _first(checkpoint.folder, names)
+        digest, done, size = hashlib.md5(usedforsecurity=False), 0, file.stat().st_size
+        with file.open("rb") as content:
+            while chunk := content.read(2**22):
+                digest.update(chunk)
+                done += len(chunk)
+                if progress:
+                    progress(DownloadProgress("check", file.name, done, size))
+        if digest.hexdigest() != SUNO_MD5[file.name]:
+            warnings.warn(
+                f"{file} isn't the file that Suno published in April 2023 (MD5 "
+                f"{digest.hexdigest()} instead of {SUNO_MD5[file.name]}); it is used all the same",
+                stacklevel=2,
+            )
+
+
+def _open_own(folder: Path) -> Checkpoint:
+    config = read_own_config(folder)
+    tokenizer = Tokenizer.from_file(_first(folder, TOKENIZER_FILES))
+    return Checkpoint(
+        folder, "own", config, tokenizer, lambda stage: read_own_stage(folder, stage, config)
+    )
+
+
+def _open_transformers(folder: Path, name: str) -> Checkpoint:
+    generation_file = folder / "generation_config.json"
+    generation = read_json(generation_file) if generation_file.is_file() else {}
+    config = config_from_transformers(read_json(folder / "config.json"), generation, name)
+    tokenizer = Tokenizer.from_file(_first(folder, TOKENIZER_FILES))
+    state = _read_transformers(folder)
+    foreign = foreign_names(state)
+    if foreign:
+        raise InvalidCheckpoint(
+            f"{folder} holds weights that no Bark model has, such as {sorted(foreign)[0]}"
+        )
+    return Checkpoint(
+        folder,
+        "transformers",
+        config,
+        tokenizer,
+        lambda stage: from_transformers(state, stage, config),
+    )
+
+
+def _read_transformers(folder: Path) -> State:
+    """All weights, from one file or from the shards that an index names."""
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return read_state(folder / name)
+        index = folder / f"{name}{INDEX}"
+        if not index.is_file():
+            continue
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
+            raise InvalidCheckpoint(f"{index} has no weight_map; get it again")
+        state: State = {}
+        for shard in sorted(set(shards.values())):
+            if Path(shard).name != shard or "\\" in shard:
+                raise InvalidCheckpoint(f"{index} names a file outside of its folder: {shard!r}")
+            state.update(read_state(folder / shard))
+        return state
+    raise MissingFiles(f"there is no {' or '.join(WEIGHT_FILES)} in {folder}; put it there")
+
+
+def _open_suno(folder: Path, name: str) -> Checkpoint:
+    loaded: dict[StageName, Mapping[str, Any]] = {}
+    arguments: dict[StageName, Mapping[str, Any]] = {}
+    for stage, names in SUNO_FILES.items():
+        file = _first(folder, names)
+        data = read_pickle(file)
+        shape = data.get("model_args")
+        if not isinstance(shape, Mapping):
+            raise InvalidCheckpoint(f"{file} has no model_args; choose one of Suno's files")
+        # only the weights: the rest is what training needed
+        arguments[stage], loaded[stage] = shape, tensors_of(data.get("model"), file)
+    codec = read_state(_first(folder, ENCODEC_FILES))
+    config = with_codec_shape(config_from_suno(arguments, name), codec)
+    tokenizer = Tokenizer.from_file(_first(folder, TOKENIZER_FILES))
+
+    def read_stage(stage: StageName) -> State:
+        if stage == "codec":
+            return from_encodec(codec, config)
+        return from_suno(loaded[stage], stage, config)
+
+    return Checkpoint(folder, "suno", config, tokenizer, read_stage)
+
+
+def _first(folder: Path, names: Collection[str]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise MissingFiles(f"there is no {' or '.join(names)} in {folder}; put it there")
+
+
+def _cast(state: Mapping[str, Tensor], precision: str | None, stage: StageName) -> State:
+    cast = {}
+    for name, tensor in state.items():
+        result = tensor if precision is None else tensor.to(PRECISIONS[precision])
+        if not bool(torch.isfinite(result).all()):
+            kept = "" if precision is None else f" in {precision}"
+            raise InvalidCheckpoint(
+                f"{name} of the {stage} stage isn't finite{kept}; the file may be damaged: get it again"
+            )
+        cast[name] = result
+    return cast
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    """Have all files on the disk, then give the folder its name in one step."""
+    for path in [*temporary.iterdir()]:
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+    if target.exists():
+        try:
+            target.rmdir()
+        except OSError as error:
+            raise StorageError(f"{target} is there already; choose a new folder") from error
+    os.replace(temporary, target)
+    with contextlib.suppress(OSError):  # Windows can't, and needn't
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write_json(file: Path, data: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def _tell(progress: ProgressCallback | None, stage: str, done: int, total: int) -> None:
+    if progress:
+        progress(DownloadProgress("convert", stage, done, total))
