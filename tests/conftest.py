@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+import torch
 
 from bark_core.config import CascadeConfig
 from tests import tiny
 
 if TYPE_CHECKING:
     from bark_core.cascade import Cascade
+
+# tiny models gain nothing from threads, and lose much when the cores are shared
+torch.set_num_threads(1)
 
 # no deadline: the first example pays for what is loaded lazily, and a busy machine is no bug
 hypothesis.settings.register_profile("law", deadline=None, max_examples=60, derandomize=True)
