@@ -7,6 +7,7 @@ the cascade when it is told to.
 
 from __future__ import annotations
 
+import functools
 import logging
 import secrets
 import threading
@@ -92,10 +93,10 @@ class Job:
         """
         n_kept = n_progress = 0
         while True:
+            seen = n_kept + n_progress
             with self._changed:
                 if not self._changed.wait_for(
-                    lambda k=n_kept, p=n_progress: len(self._kept) > k or self._n_progress > p,
-                    timeout=timeout_s,
+                    functools.partial(self._has_more_than, seen), timeout=timeout_s
                 ):
                     raise TimeoutError(f"job {self.id} was silent for {timeout_s} s")
                 news: list[Event] = self._kept[n_kept:]
@@ -106,6 +107,9 @@ class Job:
                 yield event
                 if isinstance(event, Finished | Failed | Stopped):
                     return
+
+    def _has_more_than(self, n_events: int) -> bool:
+        return len(self._kept) + self._n_progress > n_events
 
     def wait(self, timeout_s: float | None = None) -> Generation:
         """Block until the job is over and return what it made.

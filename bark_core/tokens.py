@@ -43,7 +43,7 @@ def _integers(
 class TextTokens:
     """The tokenizer's ids of one segment, int32 [L], 1 <= L <= layout.text_window, no offset."""
 
-    values: NDArray[np.int32]
+    values: NDArray[Any]
     layout: TokenLayout
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class TextTokens:
 class SemanticTokens:
     """What is said and how, int16 [S], layout.semantic_rate_hz a second."""
 
-    values: NDArray[np.int16]
+    values: NDArray[Any]
     layout: TokenLayout
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class SemanticTokens:
 class CoarseCodes:
     """The first codebooks of the codec, int16 [n_coarse_codebooks, T]."""
 
-    values: NDArray[np.int16]
+    values: NDArray[Any]
     layout: TokenLayout
 
     def __post_init__(self) -> None:
@@ -101,7 +101,7 @@ class CoarseCodes:
 class FineCodes:
     """All codebooks of the codec, int16 [n_codebooks, T]."""
 
-    values: NDArray[np.int16]
+    values: NDArray[Any]
     layout: TokenLayout
 
     def __post_init__(self) -> None:
