@@ -4,7 +4,8 @@ BarkError
 ├── InvalidRequest          what a person asked for can't be done as asked
 │   ├── InvalidText         empty, too long, not text
 │   ├── InvalidSetting      a number out of range, not finite, of the wrong type
-│   └── InvalidTokens       token or code arrays of the wrong shape, dtype or range
+│   ├── InvalidTokens       token or code arrays of the wrong shape, dtype or range
+│   └── InvalidAudio        a sound file that can't be read, or a format that can't be written
 ├── VoiceError
 │   ├── UnknownVoice        no voice of that name
 │   ├── InvalidVoice        a voice file that can't be read safely or isn't a voice
@@ -44,6 +45,10 @@ class InvalidSetting(InvalidRequest):
 
 class InvalidTokens(InvalidRequest):
     """An array of tokens or codes has the wrong shape, dtype or range."""
+
+
+class InvalidAudio(InvalidRequest):
+    """A sound file isn't one, is damaged or too long, or its format isn't known."""
 
 
 class VoiceError(BarkError):

@@ -113,7 +113,7 @@ class Voice:
         return digest.hexdigest()
 
     @property
-    def _values(self) -> tuple[NDArray[np.int16], ...]:
+    def _values(self) -> tuple[NDArray[Any], ...]:
         return self.semantic.values, self.coarse.values, self.fine.values
 
     def to_bytes(self) -> bytes:
