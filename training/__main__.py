@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "coarse": ("training.coarse", "semantic tokens to coarse codes"),
     "fine": ("training.fine", "coarse to fine codes"),
     "export": ("training.export", "write models/pup and its voices"),
+    "card": ("training.card", "write the model card from the evaluation"),
     "evaluate": ("training.evaluate", "word error rate by pocketsphinx"),
 }
 

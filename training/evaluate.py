@@ -20,10 +20,22 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
+from bark_core import (
+    CoarseParams,
+    FineParams,
+    GenerationRequest,
+    SemanticParams,
+    Settings,
+    load,
+    load_voice,
+)
 from training import codec, data
+from training.export import NAMES, ROOT
 from training.sentences import held_out
 from training.teacher import VOICES, Teacher, TeacherVoice
+from training.voiceprint import VoiceJudge
 
+SEED = 1
 SAMPLE_RATE = 24_000
 RECOGNISER_RATE = 16_000
 PAUSE_S = 0.2  # silence put before and after, as the recogniser expects
@@ -146,22 +158,63 @@ def codec_speaks(teacher: Teacher, work: Path, n_books: int) -> Speak:
     return speak
 
 
-def run(systems: dict[str, Speak], lists: Sequence[str], n: int) -> dict[str, Any]:
+def pup_speaks(
+    model: Path, voices: Path, settings: Settings, unended: list[str]
+) -> Speak:
+    """The whole cascade, with each teacher voice's history prompt; notes what ran to the limit."""
+    cascade = load(model, device="cpu")
+    prompts = {
+        teacher: load_voice(voices / f"{name}.npz", layout=cascade.config.layout)
+        for teacher, (name, _) in NAMES.items()
+    }
+
+    def speak(text: str, voice: TeacherVoice) -> NDArray[np.float32]:
+        request = GenerationRequest(text, voice=prompts[voice.name], seed=SEED, settings=settings)
+        result = cascade.generate(request)
+        if not all(segment.ended for segment in result.segments):
+            unended.append(text)
+        return result.audio.samples
+
+    return speak
+
+
+def run(
+    systems: dict[str, Speak], lists: Sequence[str], n: int, judge: VoiceJudge
+) -> dict[str, Any]:
     """Evaluate systems on the first n held-out sentences of each list, in every voice.
 
     Returns:
-        {"scores": [Score as dict], "heard": {system/list: [Heard as dict]}}, ready for JSON.
+        {"scores": [Score as dict], "voice_recognised": {system/list: share},
+        "heard": {system/list: [Heard as dict]}}, ready for JSON.
     """
     listener = Listener()
     scores: list[Score] = []
     heard: dict[str, list[dict[str, Any]]] = {}
+    recognised: dict[str, float] = {}
     for name, speak in systems.items():
         for sentences in lists:
             texts = held_out("prose" if sentences == "prose" else "open")[:n]
-            results = listen(listener, speak, texts, VOICES)
+            nearest: list[bool] = []
+            results = listen(listener, _judged(speak, judge, nearest), texts, VOICES)
+            recognised[f"{name}/{sentences}"] = round(float(np.mean(nearest)), 3)
             scores += score(name, sentences, results)
             heard[f"{name}/{sentences}"] = [asdict(result) for result in results]
-    return {"scores": [asdict(s) for s in scores], "heard": heard}
+    return {
+        "scores": [asdict(s) for s in scores],
+        "voice_recognised": recognised,
+        "heard": heard,
+    }
+
+
+def _judged(speak: Speak, judge: VoiceJudge, nearest: list[bool]) -> Speak:
+    """The same sounds; whether each is nearest to the voice that was asked for is noted."""
+
+    def judged(text: str, voice: TeacherVoice) -> NDArray[np.float32]:
+        samples = speak(text, voice)
+        nearest.append(VOICES[judge.nearest(samples)] == voice)
+        return samples
+
+    return judged
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,22 +223,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--systems", nargs="+", default=["teacher", "codec-4", "codec-2"])
     parser.add_argument("--lists", nargs="+", choices=("prose", "open"), default=["prose", "open"])
     parser.add_argument("--n", type=int, default=100, help="sentences of each list")
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "pup")
+    parser.add_argument("--voices", type=Path, default=ROOT / "presets" / "voices")
+    for stage, temperature in (("semantic", 0.7), ("coarse", 0.7), ("fine", 0.5)):
+        parser.add_argument(f"--{stage}-temperature", type=float, default=temperature)
     parser.add_argument(
         "--out", type=Path, help="JSON; default: evaluation.json in the work folder"
     )
 
 
 def main(args: argparse.Namespace) -> None:
-    """Evaluate the teacher and the codec."""
+    """Evaluate the teacher, the codec alone ("codec-4", "codec-2"), the cascade ("pup")."""
     torch.set_num_threads(1)
     teacher = Teacher()
     systems: dict[str, Speak] = {}
+    unended: list[str] = []
+    settings = Settings(
+        semantic=SemanticParams(temperature=args.semantic_temperature),
+        coarse=CoarseParams(temperature=args.coarse_temperature),
+        fine=FineParams(temperature=args.fine_temperature),
+    )
     for name in args.systems:
         if name == "teacher":
             systems[name] = teacher_speaks(teacher)
+        elif name == "pup":
+            systems[name] = pup_speaks(args.model, args.voices, settings, unended)
         else:
             systems[name] = codec_speaks(teacher, args.work, int(name.removeprefix("codec-")))
-    report = run(systems, args.lists, args.n)
+    report = run(systems, args.lists, args.n, VoiceJudge(data.load(args.work, "sound")))
+    report["settings"] = asdict(settings)
+    report["ran_to_the_limit"] = unended
     out: Path = args.out or args.work / "evaluation.json"
     data.write_atomic(out, json.dumps(report, indent=1).encode())
     print(table([Score(**entry) for entry in report["scores"]]))
+    print("voice recognised:", report["voice_recognised"])
+    print("ran to the limit:", len(unended))

@@ -26,7 +26,7 @@ from training.teacher import VOICES
 from training.vocabulary import character_vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
-VOICE_SECONDS = (5.0, 6.5)  # long enough for every window, short enough to be read quickly
+VOICE_SECONDS = 5.0  # longer than every window looks back, short enough to be read quickly
 
 # the teacher's name -> (name, description)
 NAMES = {
@@ -67,9 +67,9 @@ def export_voices(work: Path, target: Path) -> None:
     lengths = np.diff(sound.offsets) / LAYOUT.semantic_rate_hz
     for number, teacher in enumerate(VOICES):
         name, description = NAMES[teacher.name]
-        fits = (sound.voices == number) & (lengths > VOICE_SECONDS[0])
-        fits &= (lengths < VOICE_SECONDS[1]) & (np.arange(len(sound)) >= sound.n_training)
-        index = int(np.flatnonzero(fits)[0])
+        held = np.flatnonzero(sound.voices == number)
+        held = held[held >= sound.n_training]
+        index = int(held[np.abs(lengths[held] - VOICE_SECONDS).argmin()])
         fine = FineCodes(sound.codes_of(index), LAYOUT)
         extra: dict[str, Any] = {"description": description, "language": "en"}
         Voice(
@@ -84,6 +84,7 @@ def export_voices(work: Path, target: Path) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m training export`."""
     parser.add_argument("--work", type=Path, default=data.DEFAULT_WORK)
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "pup")
     parser.add_argument("--voices", type=Path, default=ROOT / "presets" / "voices")

@@ -1,0 +1,83 @@
+"""`python -m training card`: the model card of pup, from what was measured.
+
+Reads evaluation.json (figures and what the recogniser heard) and the training curves in the work
+folder; the rest of the text stands in card.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from training import data
+from training.evaluate import Score, table
+from training.export import ROOT
+
+TEMPLATE = Path(__file__).with_name("card.md")
+N_EXAMPLES = 24
+
+
+def last(curve: Path, key: str) -> dict[str, Any]:
+    """The last record of a curve that holds a key, {} if there is none."""
+    if not curve.exists():
+        return {}
+    records = [json.loads(line) for line in curve.read_text(encoding="utf-8").splitlines()]
+    return next((record for record in reversed(records) if key in record), {})
+
+
+def training_table(work: Path) -> str:
+    """Markdown: where each stage's training ended."""
+    lines = ["| stage | steps | minutes | held-out figures |", "|---|---|---|---|"]
+    for stage in ("semantic", "coarse", "fine"):
+        record = last(work / f"{stage}.jsonl", "validation_loss")
+        figures = ", ".join(
+            f"{key.replace('_', ' ')} {value:g}"
+            for key, value in record.items()
+            if key not in ("step", "minutes")
+        )
+        steps, minutes = record.get("step", "?"), record.get("minutes", "?")
+        lines.append(f"| {stage} | {steps} | {minutes} | {figures} |")
+    record = last(work / "codec.jsonl", "validation")
+    figures = ", ".join(f"mel {v:g} with {k} codebooks" for k, v in record["validation"].items())
+    minutes = round(record["seconds"] / 60, 1)
+    lines.append(f"| codec decoder | {record['step']} | {minutes} | {figures} |")
+    return "\n".join(lines)
+
+
+def examples(heard: list[dict[str, Any]]) -> str:
+    """Markdown: sentences, what was heard, mistakes."""
+    lines = ["| voice | said | heard | wrong words |", "|---|---|---|---|"]
+    for entry in heard[:: max(1, len(heard) // N_EXAMPLES)][:N_EXAMPLES]:
+        wrong = f"{entry['errors']} of {entry['words']}"
+        lines.append(f"| {entry['voice']} | {entry['said']} | {entry['heard']} | {wrong} |")
+    return "\n".join(lines)
+
+
+def card(work: Path) -> str:
+    """The whole card."""
+    report = json.loads((work / "evaluation.json").read_text(encoding="utf-8"))
+    parts = {
+        "SCORES": table([Score(**entry) for entry in report["scores"]]),
+        "VOICES": ", ".join(f"{k} {v:.2f}" for k, v in report["voice_recognised"].items()),
+        "UNENDED": str(len(report["ran_to_the_limit"])),
+        "SETTINGS": json.dumps(report["settings"]),
+        "TRAINING": training_table(work),
+        "EXAMPLES": examples(report["heard"]["pup/prose"]),
+    }
+    text = TEMPLATE.read_text(encoding="utf-8")
+    for key, value in parts.items():
+        text = text.replace(f"<!-- {key} -->", value)
+    return text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m training card`."""
+    parser.add_argument("--work", type=Path, default=data.DEFAULT_WORK)
+    parser.add_argument("--out", type=Path, default=ROOT / "models" / "pup" / "README.md")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the card."""
+    args.out.write_text(card(args.work), encoding="utf-8")
