@@ -442,7 +442,8 @@ def _cast(state: Mapping[str, Tensor], precision: str | None, stage: StageName) 
         if not bool(torch.isfinite(result).all()):
             kept = "" if precision is None else f" in {precision}"
             raise InvalidCheckpoint(
-                f"{name} of the {stage} stage isn't finite{kept}; the file may be damaged: get it again"
+                f"{name} of the {stage} stage isn't finite{kept}; the file may be damaged: "
+                "get it again"
             )
         cast[name] = result
     return cast

@@ -25,7 +25,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import filelock
-import httpx2
 import huggingface_hub
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
@@ -41,6 +40,10 @@ TIMEOUT_S = 5.0  # of silence; a stop takes hold within it even if nothing comes
 ATTEMPTS = 6  # tries in a row that bring nothing before giving up
 REPORT_EVERY_S = 0.1
 MARGIN_BYTES = 64 * 2**20
+# huggingface_hub 1 speaks through httpx, 2 through httpx2: the base of either's errors
+_HTTP_ERROR: type[Exception] = next(
+    base for base in hub_errors.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -442,5 +445,5 @@ def _hub_errors(repository: str) -> Iterator[None]:
         if status in (408, 429) or status >= 500:
             raise _BrokenLineError(f"the hub answered {status}") from error
         raise DownloadError(f"the hub refused {repository} (status {status})") from error
-    except httpx2.TransportError as error:
+    except _HTTP_ERROR as error:
         raise _BrokenLineError(str(error) or type(error).__name__) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -260,9 +259,9 @@ def test_known_models_say_what_they_need() -> None:
 
 
 @pytest.fixture
-def pup(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def pup(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(checkpoint, "PUP_FOLDER", tiny_folder)
-    yield tiny_folder
+    return tiny_folder
 
 
 def test_pup_is_bundled(pup: Path, tmp_path: Path) -> None:
