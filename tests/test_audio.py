@@ -222,7 +222,7 @@ def test_files_have_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8), st.booleans())
 def test_mutated_file_is_read_or_refused(
     suffix: str, tmp_path_factory: pytest.TempPathFactory, edits: list[Any], cut: bool

@@ -86,7 +86,7 @@ def check_plan(
     assert plan[-1].pause_s == 0
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(prose(), st.integers(1, 300), st.floats(0.05, 20.0))
 def test_no_character_lost_and_no_segment_too_long(
     text_in: tuple[str, str], max_tokens: int, max_duration_s: float

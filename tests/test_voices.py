@@ -436,7 +436,7 @@ def test_file_that_is_no_voice_is_refused(data: bytes, message: str) -> None:
 SEEDS = (npz_bytes(arrays(8)), archive({f"{k}.npy": npy(a) for k, a in arrays(8).items()}))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(SEEDS),
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6),
@@ -457,7 +457,7 @@ def test_mutated_file_is_read_or_refused(
     assert voice.semantic.values.max() < 10_000 and voice.fine.values.max() < 1024
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([*KEYS, "layout", "metadata"]), st.booleans())
 def test_garbage_member_is_read_or_refused(garbage: bytes, key: str, headed: bool) -> None:
     data = npy_header("'<i2'", "(4,)")[:70] + garbage if headed else garbage
