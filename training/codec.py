@@ -543,12 +543,9 @@ class Distiller:
                 self.save()
                 saved = time.monotonic()
         self.save()
-        stored = json.loads((self.work / "codec.json").read_text(encoding="utf-8"))
-        weights = torch.load(self.work / WEIGHTS, weights_only=True)
-        save_weights(self.work, CodecArguments(), weights, stored["step"])
 
     def save(self) -> None:
-        """Write encoder and optimiser, atomically."""
+        """Write the training state, and the encoder into the codec's weights, each atomically."""
         state = {
             "encoder": self.encoder.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -556,6 +553,9 @@ class Distiller:
             "seconds": self.seconds,
         }
         save_tensors(self.work / ENCODER, state)
+        stored = json.loads((self.work / "codec.json").read_text(encoding="utf-8"))
+        weights = torch.load(self.work / WEIGHTS, weights_only=True)
+        save_weights(self.work, CodecArguments(), weights, stored["step"])
 
     def draw(self, rng: np.random.Generator, first: int, last: int) -> tuple[Tensor, Tensor]:
         """Sound float32 [B, 1, 480 * 44] and its latents [B, 44, 64], frames of warm-up included.
@@ -647,4 +647,5 @@ def main(args: argparse.Namespace) -> None:
     if args.step in ("decoder", "all"):
         Trainer(args.work, Plan(steps=args.steps, minutes=args.minutes)).run()
     if args.step in ("encoder", "all"):
-        Distiller(args.work, Plan(steps=args.encoder_steps, minutes=args.minutes)).run()
+        plan = Plan(steps=args.encoder_steps, minutes=args.minutes, rate=2e-3, warm_up=50)
+        Distiller(args.work, plan).run()
