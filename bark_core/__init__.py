@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from bark_core.audio import read_audio, read_tags, write_audio
 from bark_core.cascade import Cascade
 from bark_core.checkpoint import ModelInfo, convert, known_models, load, voice_fetcher
 from bark_core.engine import Engine, Job, JobState
@@ -34,6 +35,7 @@ from bark_core.errors import (
 from bark_core.events import AudioChunk, Event, Failed, Finished, Stage, StageProgress, Stopped
 from bark_core.files import write_bytes_atomically
 from bark_core.generation import Generation, ModelIdentity, SegmentResult
+from bark_core.hub import DownloadProgress, ProgressCallback
 from bark_core.request import (
     CoarseParams,
     FineParams,
@@ -55,6 +57,7 @@ __all__ = [
     "Cascade",
     "CoarseParams",
     "DownloadError",
+    "DownloadProgress",
     "EmptyGeneration",
     "Engine",
     "Event",
@@ -78,6 +81,7 @@ __all__ = [
     "ModelIdentity",
     "ModelInfo",
     "OutOfMemory",
+    "ProgressCallback",
     "SamplingParams",
     "Segment",
     "SegmentResult",
@@ -99,8 +103,11 @@ __all__ = [
     "load",
     "load_voice",
     "random_seed",
+    "read_audio",
+    "read_tags",
     "read_metadata",
     "voice_fetcher",
+    "write_audio",
     "write_bytes_atomically",
 ]
 

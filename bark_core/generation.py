@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bark_core.audio import write_audio
 from bark_core.request import GenerationRequest
 from bark_core.tokens import Audio, CoarseCodes, FineCodes, SemanticTokens
 from bark_core.voices import Voice
@@ -78,6 +80,14 @@ class Generation:
             for stage, seconds in segment.seconds.items():
                 total[stage] = total.get(stage, 0.0) + seconds
         return total
+
+    def save(self, path: str | Path) -> None:
+        """Write the sound with its `metadata` in its tags; the suffix says which format.
+
+        Raises:
+            StorageError: full disk, no permission. InvalidAudio: no format of that suffix.
+        """
+        write_audio(path, self.audio, self.metadata())
 
     def metadata(self) -> dict[str, Any]:
         """All that is needed to make it again, in plain JSON types; goes into the file's tags."""
