@@ -35,7 +35,6 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from bark_core.errors import BarkError, DownloadError, InvalidCheckpoint, StorageError, UnknownModel
 from bark_core.files import storage_error, write_bytes_atomically
 
-CHUNK_BYTES = 128 * 1024  # small, so that a stop takes hold at once on a slow line too
 TIMEOUT_S = 5.0  # of silence; a stop takes hold within it even if nothing comes any more
 ATTEMPTS = 6  # tries in a row that bring nothing before giving up
 REPORT_EVERY_S = 0.1
@@ -296,7 +295,7 @@ class Hub:
             whole = offset and response.status_code != 206
             with partial.open("wb" if whole else "ab") as out:
                 report.at(file, out.tell())
-                for chunk in response.iter_raw(CHUNK_BYTES):
+                for chunk in response.iter_raw():  # as it comes: nothing is lost with the line
                     out.write(chunk)
                     report.at(file, out.tell())
                     if out.tell() > file.size:
