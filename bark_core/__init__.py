@@ -105,7 +105,6 @@ __all__ = [
     "random_seed",
     "read_audio",
     "read_tags",
-    "read_metadata",
     "voice_fetcher",
     "write_audio",
     "write_bytes_atomically",

@@ -1,0 +1,97 @@
+"""What all tabs share: the store, the desk, the voices, and what they say of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from bark_core import Voice, VoiceEntry, VoiceLibrary, load, voice_fetcher
+from webui.history import History
+from webui.jobs import Desk
+from webui.settings import StudioSettings
+from webui.words import NEW_VOICE
+
+
+@dataclass(frozen=True, slots=True)
+class Studio:
+    """One running studio."""
+
+    settings: StudioSettings
+    history: History
+    desk: Desk
+    voices: VoiceLibrary
+
+    def close(self) -> None:
+        """Stop all jobs, keep what they made, let go of the store."""
+        self.desk.close()
+        self.history.close()
+
+    def voice_entries(self) -> list[VoiceEntry]:
+        """Voices of the loaded model that can be used; none while it loads."""
+        cascade = self.desk.cascade
+        if cascade is None:
+            return []
+        entries = self.voices.entries(cascade.config.layout.name)
+        return [entry for entry in entries if entry.available]
+
+    def voice(self, name: str) -> Voice | None:
+        """A voice by the name that a page gives; "" rolls a new one.
+
+        Raises:
+            VoiceError, DownloadError: there is none, or it can't be had.
+        """
+        return self.voices[name] if name else None
+
+    def voice_label(self, name: str | None) -> str:
+        """How a page calls a voice; None is one that was rolled."""
+        return "a new voice" if name is None else name[:1].upper() + name[1:]
+
+    def voice_choices(self) -> list[tuple[str, str]]:
+        """(label, name) for a list to choose from."""
+        choices = [(NEW_VOICE, "")]
+        for entry in self.voice_entries():
+            language = self.voices.languages.get(entry.language or "", "")
+            label = self.voice_label(entry.name)
+            choices.append((f"{label}, {language}" if language else label, entry.name))
+        return choices
+
+    def voice_description(self, name: str) -> str:
+        """A sentence about a voice."""
+        if not name:
+            return "The model makes up somebody; what it made can be used again as a voice."
+        entry = next((entry for entry in self.voice_entries() if entry.name == name), None)
+        if entry is None:
+            return ""
+        parts = [entry.description or "Nobody wrote down who is heard.", f"{entry.source} voice"]
+        return (
+            ". ".join(part.rstrip(".") for part in parts).replace(". bundled", ", a bundled") + "."
+        )
+
+
+def open_studio(settings: StudioSettings) -> Studio:
+    """Open the store and begin to load the model in the background.
+
+    Raises:
+        StorageError: the data folder can't be used.
+    """
+    folder = settings.data_folder
+    history = History.open(folder)
+    voices = VoiceLibrary.default(folder / "voices", fetch=voice_fetcher())
+    desk = Desk(
+        lambda progress: load(
+            settings.model,
+            device=settings.device,
+            precision=settings.precision,
+            progress=progress,
+        ),
+        history=history,
+        model_name=settings.model,
+    )
+    desk.start()
+    return Studio(settings, history, desk, voices)
+
+
+def owner_of(request: gr.Request) -> str:
+    """Who looks at a page; "" where nobody signs in."""
+    return request.username or ""
