@@ -20,7 +20,7 @@ import json
 import stat
 import tomllib
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
@@ -380,21 +380,27 @@ class VoiceLibrary:
 
     @classmethod
     def default(
-        cls, user_dir: str | Path | None = None, *, fetch: Callable[[str], Path] | None = None
+        cls,
+        user_dir: str | Path | None = None,
+        *,
+        fetch: Callable[[str], Path] | None = None,
+        layouts: Iterable[TokenLayout] = (),
     ) -> Self:
         """The library of this installation.
 
         Args:
             user_dir: one's own voices; None: the folder for user data of the operating system.
             fetch: as in `__init__`; without it published voices are listed, not available.
+            layouts: of models that don't come with the project, so that their voices load.
         """
+        more = {layout.name: layout for layout in layouts}
         root = Path(__file__).resolve().parent.parent
         if user_dir is None:
             user_dir = platformdirs.user_data_path("bark-studio", appauthor=False) / "voices"
         return cls(
             presets_dir=root / "presets",
             user_dir=Path(user_dir),
-            layouts=lambda: _known_layouts(root / "models"),
+            layouts=lambda: more | _known_layouts(root / "models"),
             fetch=fetch,
         )
 
