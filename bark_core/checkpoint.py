@@ -43,8 +43,8 @@ from bark_core.formats import (
     TOKENIZER_FILES,
     LayoutName,
     Origin,
+    complete_layout,
     fingerprint,
-    guess_layout,
     is_complete,
     open_checkpoint,
     read_own_config,
@@ -338,7 +338,7 @@ def _prepare(
         if ready:
             return ready
     name, folder, origin = _original(source, hub, progress, update=update)
-    if guess_layout(folder) == "own":
+    if complete_layout(folder) == "own":
         return _Ready(folder, recorded_origin(folder) or origin)
     key = slug(source) if isinstance(source, str) else f"local-{_safe(folder.name)}"
     target = hub.cache / "models" / f"{key}-{origin.revision[:12]}-{precision}"

@@ -91,7 +91,7 @@ class GPTConfig:
     bias: bool = False
 
     def __post_init__(self) -> None:
-        if self.n_embd % self.n_head:
+        if self.n_head < 1 or self.n_embd % self.n_head:
             raise InvalidCheckpoint(
                 f"n_embd must be a multiple of n_head, got {self.n_embd} and {self.n_head}"
             )

@@ -117,6 +117,22 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
         MissingFiles: nothing that looks like a model, or only a part of it.
         InvalidCheckpoint: damaged, or another kind of model.
     """
+    match complete_layout(folder):
+        case "own":
+            return _open_own(folder)
+        case "transformers":
+            return _open_transformers(folder, name or folder.name)
+        case "suno":
+            return _open_suno(folder, name or folder.name)
+
+
+def complete_layout(folder: Path) -> LayoutName:
+    """Which layout a folder is of.
+
+    Raises:
+        MissingFiles: nothing that looks like a model, or only a part of it.
+        InvalidCheckpoint: its config.json is damaged or of another kind of model.
+    """
     layout = guess_layout(folder)
     missing = missing_files(folder, layout)
     if missing:
@@ -124,13 +140,7 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
             f"{folder} looks like a model, but these files are missing: {', '.join(missing)}; "
             "put them there"
         )
-    match layout:
-        case "own":
-            return _open_own(folder)
-        case "transformers":
-            return _open_transformers(folder, name or folder.name)
-        case "suno":
-            return _open_suno(folder, name or folder.name)
+    return layout
 
 
 def guess_layout(folder: Path) -> LayoutName:

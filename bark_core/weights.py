@@ -9,8 +9,10 @@ is used.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -23,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bark_core.errors import BarkError, InvalidCheckpoint, MissingFiles, StorageError
+from bark_core.errors import BarkError, InvalidCheckpoint, MissingFiles
 from bark_core.files import storage_error
 
 MAX_JSON_BYTES = 32 * 2**20
@@ -107,15 +109,15 @@ def write_safetensors(file: Path, state: Mapping[str, Tensor]) -> None:
     """Write named tensors. The caller sees to it that a half-written file is never read.
 
     Raises:
-        StorageError: the disk is full, or can't be written.
+        OSError: the disk is full, or can't be written.
     """
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     try:
         save_file(tensors, file, metadata={"format": "pt"})
-    except OSError as error:
-        raise storage_error("write", file, error) from error
     except SafetensorError as error:  # the library's own name for an I/O error
-        raise StorageError(f"can't write {file}: {error}; free some space and try again") from error
+        code = re.search(r"os error (\d+)", str(error))
+        number = int(code[1]) if code else 0
+        raise OSError(number, os.strerror(number) if code else str(error)) from error
 
 
 def _safe_globals() -> list[Any]:
@@ -141,9 +143,9 @@ def _reading(file: Path) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise MissingFiles(f"there is no file {file}; put it there") from error
-    except OSError as error:
-        raise storage_error("read", file, error) from error
     except Exception as error:  # unpicklers fail in every way there is
+        if isinstance(error, OSError) and error.errno not in (None, 0, errno.EINVAL):
+            raise storage_error("read", file, error) from error
         refused = _refused(str(error))
         if refused:
             raise InvalidCheckpoint(
