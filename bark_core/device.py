@@ -71,8 +71,9 @@ def describe_devices() -> tuple[DeviceInfo, ...]:
         free = max(0, total - int(torch.mps.driver_allocated_memory()))
         found.append(DeviceInfo("mps", "mps", "Apple GPU", total, free))
     total_bytes, free_bytes = _main_memory()
-    name = platform.processor() or platform.machine() or "CPU"
-    found.append(DeviceInfo("cpu", "cpu", name, total_bytes, free_bytes, native_bfloat16=True))
+    found.append(
+        DeviceInfo("cpu", "cpu", _cpu_name(), total_bytes, free_bytes, native_bfloat16=True)
+    )
     return tuple(found)
 
 
@@ -187,6 +188,9 @@ def resident(module: nn.Module, placement: Placement) -> Iterator[None]:
     try:
         for tensor, data in home:
             tensor.data = data.to(placement.device)
+        for part in module.modules():
+            if isinstance(part, nn.RNNBase):
+                part.flatten_parameters()  # cuDNN wants them side by side
         yield
     finally:
         for tensor, data in home:
@@ -313,6 +317,14 @@ def _cuda_info(index: int) -> DeviceInfo:
     with torch.cuda.device(index):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     return DeviceInfo(f"cuda:{index}", "cuda", properties.name, total, free, native)
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or "CPU"
 
 
 def _main_memory() -> tuple[int | None, int | None]:

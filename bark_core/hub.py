@@ -443,6 +443,11 @@ def _hub_errors(repository: str) -> Iterator[None]:
         status = error.response.status_code if error.response is not None else 0
         if status in (408, 429) or status >= 500:
             raise _BrokenLineError(f"the hub answered {status}") from error
-        raise DownloadError(f"the hub refused {repository} (status {status})") from error
+        advice = (
+            "the recorded commit may be gone: load it with update=True" if status == 404 else ""
+        )
+        raise DownloadError(
+            f"the hub refused {repository} (status {status}); {advice or 'try again later'}"
+        ) from error
     except _HTTP_ERROR as error:
         raise _BrokenLineError(str(error) or type(error).__name__) from error

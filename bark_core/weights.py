@@ -113,7 +113,11 @@ def write_safetensors(file: Path, state: Mapping[str, Tensor]) -> None:
     """
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     try:
+        # the library writes a file that only its owner can read; a cache may be shared
+        file.touch()
+        mode = file.stat().st_mode
         save_file(tensors, file, metadata={"format": "pt"})
+        file.chmod(mode)
     except SafetensorError as error:  # the library's own name for an I/O error
         code = re.search(r"os error (\d+)", str(error))
         number = int(code[1]) if code else 0

@@ -102,7 +102,9 @@ def serve(hub: FakeHub) -> Iterator[FakeHub]:
             large = re.fullmatch(r"/content/([^/]+/[^/]+)/(.+)", path)
             if large and large[1] in hub.repositories:
                 return self.send_file(large[2], hub.repositories[large[1]][large[2]])
-            return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            known = any(path.startswith(f"/{name}/resolve/") for name in hub.repositories)
+            code = "RevisionNotFound" if known else "RepoNotFound"
+            return self.answer(404, b"{}", {"X-Error-Code": code})
 
         def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
             self.send_response(status)

@@ -166,6 +166,14 @@ def test_codec_can_be_written_small(tiny_folder: Path, tmp_path: Path) -> None:
     load(tmp_path / "small", device="cpu").generate(GenerationRequest("Hi", seed=1))
 
 
+def test_converted_files_can_be_read_by_whoever_may_read_the_folder(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    modes = {file.stat().st_mode for file in convert(tiny_folder, tmp_path / "out").iterdir()}
+    (tmp_path / "plain").touch()
+    assert modes == {(tmp_path / "plain").stat().st_mode}
+
+
 def test_convert_keeps_what_is_there_already(tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(StorageError, match="choose a new folder"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from bark_core.cascade import Cascade
 from bark_core.codec import Codec
 from bark_core.config import LARGE, SMALL, CascadeConfig, CodecConfig, GPTConfig
 from bark_core.device import (
@@ -158,6 +159,15 @@ def test_a_module_comes_back_with_its_own_tensors(offload: bool) -> None:
         raise KeyError
     assert {name: value.data_ptr() for name, value in module.state_dict().items()} == before
     assert module[1].weight is module[0].bias
+
+
+def test_offloaded_codec_sounds_the_same(tiny_cascade: Cascade) -> None:
+    codec = tiny_cascade.codec
+    codes = torch.randint(0, 16, (1, 8, 20), generator=torch.Generator().manual_seed(0))
+    before = codec.decode_batch(codes)
+    with resident(codec, placement(offload=True)):
+        assert torch.equal(codec.decode_batch(codes), before)
+    assert torch.equal(codec.decode_batch(codes), before)
 
 
 def test_offloaded_module_computes_on_copies(monkeypatch: pytest.MonkeyPatch) -> None:

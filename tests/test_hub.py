@@ -280,6 +280,17 @@ def test_repository_of_something_else(hub: FakeHub, tmp_path: Path) -> None:
     assert not (tmp_path / "cache" / "downloads").exists()
 
 
+def test_commit_that_is_gone_is_said(
+    small: FakeHub, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    Hub(tmp_path, endpoint=small.url).pin(REPOSITORY)
+    newer = tiny.save_tiny_model(tmp_path_factory.mktemp("newer") / "tiny", seed=1)
+    small.publish(REPOSITORY, newer)
+    with pytest.raises(DownloadError, match="update=True"):
+        get(small, tmp_path)
+    get(small, tmp_path, update=True)
+
+
 def test_unsafe_file_names_are_refused(hub: FakeHub, tmp_path: Path) -> None:
     hub.repositories["someone/bad"] = {"../../evil.txt": b"x"}
     with pytest.raises(DownloadError, match="unsafe name"):
