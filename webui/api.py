@@ -44,8 +44,7 @@ def build_api(studio: Studio) -> None:
         words_temperature: float = 0.7,
         sound_temperature: float = 0.7,
         detail_temperature: float = 0.5,
-        *,
-        request: gr.Request,
+        request: gr.Request = None,  # type: ignore[assignment]  # always given by Gradio
     ) -> tuple[str, dict[str, Any]]:
         """Say a text: a FLAC file, and how it was made.
 

@@ -193,11 +193,11 @@ def connect_generate_tab(tab: GenerateTab, studio: Studio, masthead: gr.HTML, de
     }
     watcher = Watcher(studio)
 
-    def generate(values: Values, request: gr.Request) -> tuple[Any, str, str]:
+    def press(values: Values, request: gr.Request) -> tuple[Any, str, str]:
         return submit(studio, tab, values, request)
 
     tab.generate.click(
-        guarded(generate),
+        guarded(press),
         {*controls.all, tab.browser},
         [controls.seed, tab.notice, tab.browser],
         concurrency_limit=None,
