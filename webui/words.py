@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -140,7 +141,12 @@ def _sentence(text: str) -> str:
 def quote(text: str, length: int = 80) -> str:
     """The beginning of a text, for a title."""
     line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 1].rstrip() + "…"
+    if len(line) <= length:
+        return line
+    cut = line[: length - 1]
+    whole_words, space, _ = cut.rpartition(" ")
+    # scripts without spaces, and endless words, are cut anywhere
+    return (whole_words if space and len(whole_words) > length // 2 else cut).rstrip() + "…"
 
 
 def seconds(value: float) -> str:
@@ -155,7 +161,10 @@ def about(value: float) -> str:
     """An estimate, no finer than it can be: "about 4 s", "less than a second"."""
     if value < 1:
         return "less than a second"
-    return f"about {seconds(round(value)).replace('.0 s', ' s')}"
+    step = next(
+        step for limit, step in ((10, 1), (60, 5), (300, 30), (math.inf, 60)) if value < limit
+    )
+    return f"about {seconds(step * round(value / step)).replace('.0 s', ' s')}"
 
 
 def count(number: int, one: str, many: str) -> str:
