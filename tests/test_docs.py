@@ -1,0 +1,183 @@
+"""The documents are true: their code runs, their commands parse, no option is missing."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bark_core.audio import read_audio
+from bark_core.checkpoint import PUP_FOLDER
+from bark_core.cli import _parser as cli_parser
+from webui.settings import _parser as app_parser
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in DOCS}
+README = TEXTS["README.md"]
+EVERYTHING = "\n".join(TEXTS.values())
+
+needs_pup = pytest.mark.skipif(
+    not (PUP_FOLDER / "config.json").is_file(), reason="models/pup isn't here"
+)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = "\n".join(block for text in TEXTS.values() for block in blocks(text, "bash"))
+    inline = re.findall(r"`((?:python -m|python app\.py|scripts/)[^`]*)`", EVERYTHING)
+    return sorted({line.split("#")[0].strip() for line in [*lines.splitlines(), *inline]} - {""})
+
+
+def option_strings(parser: argparse.ArgumentParser) -> set[str]:
+    found: set[str] = set()
+    for action in parser._actions:
+        found |= {name for name in action.option_strings if name.startswith("--")}
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                found |= option_strings(inner)
+    return found
+
+
+def subcommands(parser: argparse.ArgumentParser, before: str = "") -> set[str]:
+    found: set[str] = set()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                found |= subcommands(inner, f"{before}{name} ") or {f"{before}{name}"}
+    return found
+
+
+@needs_pup
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    example = blocks(README, "python")[0]
+    assert len([line for line in example.splitlines() if line and "import" not in line]) == 5
+    exec(compile(example, "README.md", "exec"), {})
+    assert read_audio("hello.flac").duration_s > 0.3
+    assert (tmp_path / "mine.npz").is_file()
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_commands_of_the_documents_parse(command: str) -> None:
+    words = shlex.split(command.split("|")[-1])
+    while words and "=" in words[0]:
+        words.pop(0)
+    if words[:3] == ["python", "-m", "bark_core"]:
+        if words[3:] not in ([], ["COMMAND"]):
+            cli_parser().parse_args(words[3:])  # exits, and so fails, on a wrong one
+    elif words[0].startswith("scripts/"):
+        script = ROOT / words[0]
+        assert os.access(script, os.X_OK), f"{words[0]} can't be run"
+        if words[0] == "scripts/start":
+            app_parser().parse_args(words[1:])
+
+
+@pytest.mark.parametrize("command", sorted(subcommands(cli_parser())))
+def test_every_command_is_documented(command: str) -> None:
+    assert f"python -m bark_core {command}" in TEXTS["docs/command-line.md"]
+
+
+def test_every_option_of_the_command_line_is_documented() -> None:
+    text = TEXTS["docs/command-line.md"]
+    assert [name for name in sorted(option_strings(cli_parser())) if f"{name}" not in text] == []
+
+
+def test_every_option_of_the_page_is_documented() -> None:
+    names = option_strings(app_parser()) - {"--help"}
+    assert [name for name in sorted(names) if f"`{name}" not in README] == []
+
+
+def test_no_option_is_documented_that_is_not_there() -> None:
+    known = option_strings(cli_parser()) | option_strings(app_parser())
+    for name in ("README.md", "docs/command-line.md"):
+        told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXTS[name]))
+        others = {"--index-url"}  # pip's
+        assert told - known - others == set()
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS))
+def test_links_lead_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", TEXTS[name]):
+        if "://" in target or ("docs/images/" in target and not (ROOT / "docs/images").is_dir()):
+            continue
+        assert ((ROOT / name).parent / target).exists(), f"{name} links to {target}"
+
+
+def test_every_requirement_is_used_and_every_import_required() -> None:
+    wanted = {
+        re.split(r"[<>=]", line)[0].lower()
+        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    }
+    found: set[str] = set()
+    for path in [
+        ROOT / "app.py",
+        *(ROOT / "bark_core").glob("*.py"),
+        *(ROOT / "webui").glob("*.py"),
+    ]:
+        text = path.read_text(encoding="utf-8")
+        found |= set(re.findall(r"^\s*(?:import|from) (\w+)", text, re.MULTILINE))
+        found |= set(re.findall(r'(?:find_spec|import_module)\("(\w+)', text))
+    others = found - set(sys.stdlib_module_names) - {"bark_core", "webui"}
+    assert others == wanted
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def page(folder: Path) -> Iterator[str]:
+    """The page as `python app.py` opens it; gives its address."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    arguments = ["--port", str(port), "--data", str(folder), "--no-open"]
+    process = subprocess.Popen(
+        [sys.executable, "app.py", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            assert process.poll() is None, "app.py has ended"
+            assert time.monotonic() < deadline, "app.py doesn't answer"
+            with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
+                break
+            time.sleep(0.3)
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+@needs_pup
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGTERM")
+def test_the_endpoints_answer_as_the_readme_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = (block for block in blocks(README, "python") if "gradio_client" in block)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.chdir(tmp_path)
+    with page(tmp_path / "data") as address:
+        code = example.replace("http://127.0.0.1:7860", address)
+        exec(compile(code, "README.md", "exec"), {})
+        assert "rosa" in capsys.readouterr().out
