@@ -31,7 +31,6 @@ from bark_core.text import Segment, plan_segments, spell_numbers
 from bark_core.tokenizer import Tokenizer
 from bark_core.tokens import Audio, TextTokens
 from bark_core.transformer import CausalGPT, FineGPT
-from bark_core.voices import Voice
 
 MAX_SEGMENT_S = 13.0  # beyond it Bark's speech gets worse, though its limit is a little higher
 

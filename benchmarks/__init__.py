@@ -1,0 +1,1 @@
+"""Measured figures and the scripts that measure them."""
