@@ -3,6 +3,8 @@
     from bark_core import GenerationRequest, load
 
     result = load("pup").generate(GenerationRequest("Hello!", seed=7))
+
+What is in `__all__` can be relied on.
 """
 
 from __future__ import annotations

@@ -97,9 +97,7 @@ def plan_coarse(
         )
     n_steps = n_coarse_steps(len(semantic), layout)
     if n_steps == 0:
-        raise InvalidTokens(
-            f"{len(semantic)} semantic tokens are too few for one frame of sound"
-        )
+        raise InvalidTokens(f"{len(semantic)} semantic tokens are too few for one frame of sound")
     past_semantic, past_coarse = _trim_history(history, max_history, layout)
     return CoarsePlan(
         layout=layout,

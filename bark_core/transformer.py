@@ -25,7 +25,13 @@ class KVCache:
     """
 
     def __init__(
-        self, config: GPTConfig, batch: int, length: int, *, dtype: torch.dtype, device: torch.device
+        self,
+        config: GPTConfig,
+        batch: int,
+        length: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         head_dim = config.n_embd // config.n_head
         shape = (config.n_layer, batch, config.n_head, length, head_dim)
@@ -266,9 +272,7 @@ class FineGPT(nn.Module):
             raise InvalidTokens(f"codebook must be within {given}..{total - 1}, got {codebook}")
         length = codes.shape[1]
         if length > self.config.block_size:
-            raise InvalidTokens(
-                f"{length} frames don't fit the model's {self.config.block_size}"
-            )
+            raise InvalidTokens(f"{length} frames don't fit the model's {self.config.block_size}")
         seen = [table(codes[:, :, i]) for i, table in enumerate(self._tables()[: codebook + 1])]
         positions = self.transformer["wpe"](torch.arange(length, device=codes.device))
         x = torch.stack(seen, dim=-1).sum(dim=-1) + positions

@@ -36,9 +36,7 @@ def fine_of(n_frames: int) -> FineCodes:
 
 @pytest.mark.parametrize("n_history", [0, 3, HOP, 50])
 @pytest.mark.parametrize("n_frames", [1, 15, 16, 17, 32, 33, 47, 48, 49, 100])
-def test_windows_fill_every_frame_and_nothing_of_the_history(
-    n_frames: int, n_history: int
-) -> None:
+def test_windows_fill_every_frame_and_nothing_of_the_history(n_frames: int, n_history: int) -> None:
     plan = plan_fine(coarse_of(n_frames), fine_of(n_history) if n_history else None)
     filled = np.zeros(len(plan.codes), dtype=bool)
     for start, fill in plan.windows():
@@ -56,9 +54,7 @@ def test_bark_needs_one_window_up_to_1024_frames() -> None:
 
 @pytest.mark.parametrize("n_frames", [1, 20, 70])
 @pytest.mark.parametrize("n_history", [0, 40])
-def test_coarse_rows_stay_and_length_too(
-    model: FineGPT, n_frames: int, n_history: int
-) -> None:
+def test_coarse_rows_stay_and_length_too(model: FineGPT, n_frames: int, n_history: int) -> None:
     coarse = coarse_of(n_frames)
     history = fine_of(n_history) if n_history else None
     fine = result_of(generate_fine(model, coarse, history=history, generator=seeded(1)))

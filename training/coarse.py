@@ -49,8 +49,9 @@ class Sound:
         lengths = np.diff(dataset.offsets)
         self.usable = (lengths >= 4) & (lengths < LAYOUT.max_semantic_tokens)
         self.of_voice = [
-            np.flatnonzero((dataset.voices[: dataset.n_training] == voice)
-                           & self.usable[: dataset.n_training])
+            np.flatnonzero(
+                (dataset.voices[: dataset.n_training] == voice) & self.usable[: dataset.n_training]
+            )
             for voice in range(int(dataset.voices.max()) + 1)
         ]
 

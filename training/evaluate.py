@@ -158,9 +158,7 @@ def codec_speaks(teacher: Teacher, work: Path, n_books: int) -> Speak:
     return speak
 
 
-def pup_speaks(
-    model: Path, voices: Path, settings: Settings, unended: list[str]
-) -> Speak:
+def pup_speaks(model: Path, voices: Path, settings: Settings, unended: list[str]) -> Speak:
     """The whole cascade, with each teacher voice's history prompt; notes what ran to the limit."""
     cascade = load(model, device="cpu")
     prompts = {

@@ -90,9 +90,7 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     assert isinstance(model, FineGPT)
     logits = model(batch.codebook, batch.codes.to(model.device))[:, :, : LAYOUT.codebook_size]
     targets = batch.targets.to(model.device)
-    return F.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE
-    )
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
 
 
 def trainer(args: argparse.Namespace) -> Trainer:

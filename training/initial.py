@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from bark_core.transformer import CausalGPT, FineGPT
 
 EMBEDDING_STD = 0.1
 
@@ -22,14 +24,14 @@ def sinusoids(times: Tensor, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1) * (EMBEDDING_STD * math.sqrt(2.0))
 
 
-def initialise(model: nn.Module, times: Tensor, *, seed: int) -> None:
+def initialise(model: CausalGPT | FineGPT, times: Tensor, *, seed: int) -> None:
     """Set all weights of a `CausalGPT` or `FineGPT`.
 
     Args:
         times: the moment of each position, [block_size].
     """
     torch.manual_seed(seed)
-    n_layer = model.config.n_layer  # type: ignore[union-attr]
+    n_layer = model.config.n_layer
     for name, parameter in model.named_parameters():
         with torch.no_grad():
             if name.endswith("wpe.weight"):

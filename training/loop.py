@@ -51,7 +51,8 @@ class State:
 
 def optimizers(model: nn.Module, rates: Rates) -> list[torch.optim.Optimizer]:
     """Muon over the blocks' matrices, AdamW over the rest."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inside = ".h." in name and parameter.ndim == 2
         (matrices if inside else others).append(parameter)

@@ -126,9 +126,11 @@ def _group(
     groups, start = [], 0
     while start < len(pool):
         stop = start + 1
-        while stop < len(pool) and (stop + 1 - start) * (
-            int(lengths[pool[stop]]) + letters[int(pool[stop])] + 8
-        ) <= BATCH_POSITIONS:
+        while (
+            stop < len(pool)
+            and (stop + 1 - start) * (int(lengths[pool[stop]]) + letters[int(pool[stop])] + 8)
+            <= BATCH_POSITIONS
+        ):
             stop += 1
         groups.append(pool[start:stop])
         start = stop
@@ -221,6 +223,7 @@ def _greedy(model: CausalGPT, text: NDArray[np.int64]) -> NDArray[np.int16]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
     parser.add_argument("--work", type=Path, default=data.DEFAULT_WORK)
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--steps", type=int, default=1_000_000)
