@@ -7,7 +7,7 @@ the teacher's voices as history prompts.
 from __future__ import annotations
 
 import argparse
-import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bark_core.layouts import from_encodec
+from bark_core.formats import write_model
+from bark_core.layouts import StageName, from_encodec, from_suno
 from bark_core.tokenizer import Tokenizer
 from bark_core.tokens import FineCodes, SemanticTokens
 from bark_core.voices import Voice
-from bark_core.weights import write_safetensors
 from training import data
 from training.pup import CONFIG, LAYOUT
 from training.teacher import VOICES
@@ -35,29 +35,32 @@ NAMES = {
 }
 
 
-def half(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """float16 copies; a tensor that is there twice (tied weights) is kept once."""
-    seen: set[int] = set()
-    kept = {}
-    for name in sorted(state, key=lambda name: "wtes" in name):
-        tensor = state[name]
-        if tensor.data_ptr() not in seen:
-            kept[name] = tensor.to(torch.float16)
-        seen.add(tensor.data_ptr())
-    return kept
-
-
 def export_model(work: Path, target: Path) -> None:
-    """Write the model's files; the work folder holds semantic.pt, coarse.pt, fine.pt, codec.pt."""
-    target.mkdir(parents=True, exist_ok=True)
-    for stage in ("semantic", "coarse", "fine"):
+    """Write the model's files anew from the checkpoints in the work folder.
+
+    The model card, if there is one, stays.
+    """
+
+    def weights_of(stage: StageName) -> dict[str, Tensor]:
         checkpoint = torch.load(work / f"{stage}.pt", map_location="cpu", weights_only=True)
-        write_safetensors(target / f"{stage}.safetensors", half(checkpoint["model"]))
-    codec = torch.load(work / "codec.pt", map_location="cpu", weights_only=True)
-    write_safetensors(target / "codec.safetensors", half(from_encodec(codec, CONFIG)))
-    text = json.dumps(CONFIG.to_dict(), indent=1, ensure_ascii=False)
-    (target / "config.json").write_text(text + "\n", encoding="utf-8")
-    Tokenizer.from_vocabulary(character_vocabulary()).save(target / "tokenizer.json")
+        if stage == "codec":
+            return from_encodec(checkpoint, CONFIG)
+        return from_suno(checkpoint["model"], stage, CONFIG)
+
+    card = target / "README.md"
+    text = card.read_text(encoding="utf-8") if card.exists() else None
+    if target.exists():
+        shutil.rmtree(target)
+    write_model(
+        target,
+        config=CONFIG,
+        tokenizer=Tokenizer.from_vocabulary(character_vocabulary()),
+        read_stage=weights_of,
+        precision="float16",
+        codec_precision="float16",
+    )
+    if text is not None:
+        card.write_text(text, encoding="utf-8")
 
 
 def export_voices(work: Path, target: Path) -> None:
