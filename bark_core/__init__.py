@@ -47,6 +47,13 @@ from bark_core.request import (
     Settings,
     random_seed,
 )
+from bark_core.script import Background, Line, LineSettings, Script
+from bark_core.script import from_json as script_from_json
+from bark_core.script import to_json as script_to_json
+from bark_core.script_import import parse_any, parse_srt, parse_ssml
+from bark_core.script_text import parse_plain
+from bark_core.script_text import to_text as script_to_text
+from bark_core.subtitles import Cue, plan_cues, to_srt, to_vtt
 from bark_core.text import Segment, estimate_duration_s
 from bark_core.tokens import Audio
 from bark_core.voices import Voice, VoiceEntry, VoiceLibrary, load_voice
@@ -54,10 +61,12 @@ from bark_core.voices import Voice, VoiceEntry, VoiceLibrary, load_voice
 __all__ = [
     "Audio",
     "AudioChunk",
+    "Background",
     "BarkError",
     "Cancelled",
     "Cascade",
     "CoarseParams",
+    "Cue",
     "DownloadError",
     "DownloadProgress",
     "EmptyGeneration",
@@ -78,6 +87,8 @@ __all__ = [
     "Job",
     "JobState",
     "LayoutMismatch",
+    "Line",
+    "LineSettings",
     "MissingFiles",
     "ModelError",
     "ModelIdentity",
@@ -85,6 +96,7 @@ __all__ = [
     "OutOfMemory",
     "ProgressCallback",
     "SamplingParams",
+    "Script",
     "Segment",
     "SegmentResult",
     "SemanticParams",
@@ -104,9 +116,19 @@ __all__ = [
     "known_models",
     "load",
     "load_voice",
+    "parse_any",
+    "parse_plain",
+    "parse_srt",
+    "parse_ssml",
+    "plan_cues",
     "random_seed",
     "read_audio",
     "read_tags",
+    "script_from_json",
+    "script_to_json",
+    "script_to_text",
+    "to_srt",
+    "to_vtt",
     "voice_fetcher",
     "write_audio",
     "write_bytes_atomically",
