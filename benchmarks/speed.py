@@ -37,11 +37,9 @@ def random_cascade(config: CascadeConfig, device: str) -> Cascade:
     """A model of the true shape with random weights, float32 on a CPU."""
     placement = choose_placement(device)
     torch.manual_seed(0)
-    transformers = (CausalGPT(config.text), CausalGPT(config.coarse), FineGPT(config.fine))
-    text, coarse, fine = (
+    text, coarse, fine = CausalGPT(config.text), CausalGPT(config.coarse), FineGPT(config.fine)
+    for module in (text, coarse, fine):
         module.to(placement.device, placement.dtype).eval().requires_grad_(False)
-        for module in transformers
-    )
     codec = Codec(config.codec, config.layout).eval().requires_grad_(False)
     codec.quantizer.codebooks.normal_()
     return Cascade(
