@@ -102,7 +102,8 @@ def to_vtt(spoken: Iterable[Cue], *, speakers: bool = True, line_width: int = LI
     for cue in plan_cues(spoken, line_width=line_width):
         words = html.escape(cue.text, quote=False)
         if speakers and cue.speaker:
-            words = f"<v {html.escape(cue.speaker, quote=False)}>{words}"
+            name = re.sub(r"--+$", "–", cue.speaker)  # no cue may hold -->
+            words = f"<v {html.escape(name, quote=False)}>{words}"
         blocks.append(f"{_time(cue.start_s, '.')} --> {_time(cue.end_s, '.')}\n{words}")
     return "\n\n".join(blocks) + "\n"
 

@@ -7,7 +7,7 @@ import math
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bark_core.errors import InvalidSetting, InvalidText
@@ -123,6 +123,7 @@ def test_how_the_files_look() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=80))
+@example("--")
 def test_any_text_makes_subtitles(text: str) -> None:
     if normalize(text):
         spoken = [Cue(text, text, 0, 1)]
