@@ -32,8 +32,6 @@ from bark_core.tokenizer import Tokenizer
 from bark_core.tokens import Audio, TextTokens
 from bark_core.transformer import CausalGPT, FineGPT
 
-MAX_SEGMENT_S = 13.0  # beyond it Bark's speech gets worse, though its limit is a little higher
-
 
 class Cascade:
     """A loaded model. Made by `bark_core.load`."""
@@ -76,7 +74,7 @@ class Cascade:
             text,
             count=self.tokenizer.count,
             max_tokens=layout.text_window,
-            max_duration_s=min(MAX_SEGMENT_S, layout.max_duration_s),
+            max_duration_s=min(self.config.segment_s, layout.max_duration_s),
             language=language,
             voice=voice,
             pause_s=request.segment_pause_s,

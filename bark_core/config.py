@@ -141,6 +141,8 @@ class CascadeConfig:
     cues: tuple[str, ...] = ()  # cues in brackets and signs that the model was trained on
     spell_numbers: bool = False  # the model has not learned digits: write numbers as words
     demonstration: bool = False
+    # longest segment by estimate: beyond it speech gets worse, though the limit is higher
+    segment_s: float = 13.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

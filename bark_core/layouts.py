@@ -330,6 +330,11 @@ def check_config(config: CascadeConfig) -> None:
                     f"the configuration's {stage} {key} must be within 1..{_LARGEST[key]}, "
                     f"got {value!r}"
                 )
+    seconds = config.segment_s
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 1 <= seconds <= 60:
+        raise InvalidCheckpoint(
+            f"the configuration's segment_s must be within 1..60 seconds, got {seconds!r}"
+        )
     coarse_end = layout.semantic_vocab + layout.n_coarse_codebooks * layout.codebook_size
     coarse_prompt = layout.coarse_semantic_window + 1 + layout.max_coarse_history
     at_least = (

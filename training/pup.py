@@ -81,4 +81,5 @@ CONFIG = CascadeConfig(
     languages=("en",),
     spell_numbers=True,
     demonstration=True,
+    segment_s=6.0,  # it has heard few sentences that are longer
 )
