@@ -19,8 +19,8 @@ from torch import nn
 from bark_core.coarse import generate_coarse
 from bark_core.codec import Codec
 from bark_core.config import CascadeConfig
-from bark_core.device import Placement, out_of_memory_as_error, resident
-from bark_core.errors import LayoutMismatch
+from bark_core.device import Placement, out_of_memory_as_error, release_memory, resident
+from bark_core.errors import GenerationError, LayoutMismatch
 from bark_core.events import AudioChunk, Event, Finished, Stage, StageProgress
 from bark_core.fine import generate_fine
 from bark_core.generation import Generation, ModelIdentity, SegmentResult
@@ -53,13 +53,17 @@ class Cascade:
         self.tokenizer = tokenizer
         self.placement = placement
         self.identity = identity
+        self._unloaded = False
 
     def plan(self, request: GenerationRequest) -> tuple[Segment, ...]:
         """Split the text into segments that fit the model; no character is lost.
 
         Raises:
             LayoutMismatch: the voice was made for another model.
+            GenerationError: the model was unloaded.
         """
+        if self._unloaded:
+            raise GenerationError(f"the model {self.config.name!r} was unloaded; load it again")
         layout = self.config.layout
         voice = request.voice
         if voice is not None and voice.layout.name != layout.name:
@@ -162,6 +166,13 @@ class Cascade:
             seconds=seconds.by_stage,
             ended=len(semantic) < step_limit(settings.semantic, config.layout),
         )
+
+    def unload(self) -> None:
+        """Give the memory of all weights back; whatever is asked of the cascade then fails."""
+        for module in (self.text, self.coarse, self.fine, self.codec):
+            nn.Module.to(module, "meta")
+        self._unloaded = True
+        release_memory()
 
     @contextlib.contextmanager
     def _on_device(self, stage: nn.Module) -> Iterator[None]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bark_core.cascade import Cascade
 from bark_core.config import BARK_LAYOUT, CascadeConfig
-from bark_core.errors import EmptyGeneration, InvalidSetting, LayoutMismatch
+from bark_core.errors import EmptyGeneration, GenerationError, InvalidSetting, LayoutMismatch
 from bark_core.events import AudioChunk, Event, Finished, Stage, StageProgress
 from bark_core.generation import Generation, SegmentResult
 from bark_core.request import (
@@ -312,3 +314,22 @@ def test_coarse_codes_of_a_voice_are_the_first_of_its_fine_ones() -> None:
     voice = a_voice()
     assert isinstance(voice.coarse, CoarseCodes)
     assert np.array_equal(voice.coarse.values, voice.fine.values[:2])
+
+
+def test_unload_gives_the_memory_back_and_says_so() -> None:
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("only Linux tells what a process holds")
+
+    def held_mb() -> float:
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    config = tiny.tiny_config()
+    # wide enough to be seen: about 50 MB of float32 weights in one stage
+    config = replace(config, text=replace(config.text, n_embd=768, n_head=2, n_layer=2))
+    cascade = tiny.tiny_cascade(config=config)
+    before = held_mb()
+    cascade.unload()
+    assert held_mb() < before - 40
+    with pytest.raises(GenerationError, match="load it again"):
+        cascade.generate(GenerationRequest("Anybody there?"))
