@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -127,7 +128,7 @@ def test_progress_rises_and_then_there_is_an_estimate(desk: Desk) -> None:
         assert view.bars is not None
         assert all(0 <= bar <= 1 for bar in (view.bars.words, view.bars.sound, view.bars.detail))
     places = [(view.segment, view.bars) for view in running]
-    for (segment, old), (next_segment, new) in zip(places, places[1:], strict=False):
+    for (segment, old), (next_segment, new) in itertools.pairwise(places):
         assert old is not None
         assert new is not None
         if segment == next_segment:

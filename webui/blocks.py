@@ -20,8 +20,6 @@ from webui.history_tab import build_history_tab, connect_history_tab
 from webui.studio import Studio
 from webui.words import guarded
 
-_FOCUS = "() => { scrollTo({top: 0}); document.querySelector('#prompt textarea')?.focus(); }"
-
 
 def build_page(studio: Studio) -> gr.Blocks:
     """Compose the page of a studio; `serving.serve` opens it to browsers."""

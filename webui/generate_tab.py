@@ -204,7 +204,7 @@ def connect_generate_tab(tab: GenerateTab, studio: Studio, masthead: gr.HTML, de
         trigger_mode="multiple",
         **private,
     ).success(guarded(watcher.watch), **watching)
-    demo.load(guarded(watcher.watch), **watching)
+    demo.load(guarded(watcher.greet), **watching)
     tab.attach.click(guarded(watcher.watch), **watching)
 
     def stop(browser: str, request: gr.Request) -> None:
@@ -310,7 +310,15 @@ class Watcher:
         self._studio = studio
         self._newest: dict[str | None, object] = {}  # of each session, who may speak
 
-    async def watch(self, browser: str, request: gr.Request) -> AsyncIterator[tuple[Any, ...]]:
+    async def greet(self, browser: str, request: gr.Request) -> AsyncIterator[tuple[Any, ...]]:
+        """Watch for a page that was just opened: it gets a voice to begin with."""
+        async for update in self.watch(browser, request, fresh=True):
+            yield update
+
+    async def watch(
+        self, browser: str, request: gr.Request, fresh: bool = False
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        """Update after update, for as long as the page looks."""
         session, me = request.session_hash, object()
         self._newest[session] = me
         browser = browser if isinstance(browser, str) and browser else new_id()
@@ -321,7 +329,7 @@ class Watcher:
                 now = await asyncio.to_thread(self._look, owner_of(request), browser, shown)
                 if now != shown:
                     yield tuple(
-                        gr.skip() if new == old else self._update(place, new)
+                        gr.skip() if new == old else self._update(place, new, fresh)
                         for place, (new, old) in enumerate(zip(now, shown, strict=True))
                     )
                     shown = now
@@ -357,10 +365,13 @@ class Watcher:
             browser,
         ]
 
-    def _update(self, place: int, value: Any) -> Any:
+    def _update(self, place: int, value: Any, fresh: bool) -> Any:
         match place:
             case 1:
-                return gr.update(choices=self._studio.voice_choices())
+                choices = self._studio.voice_choices()
+                if fresh:
+                    return gr.update(choices=choices, value=self._studio.first_voice())
+                return gr.update(choices=choices)
             case 2:
                 return gr.update(interactive=value)
             case 5:

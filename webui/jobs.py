@@ -40,6 +40,7 @@ from webui.pace import Bars, Pace
 _log = logging.getLogger(__name__)
 
 MAX_UNFINISHED = 50  # of one person
+NEWS_S = 6.0
 KEEP_S = 600.0  # how long a page that was away still hears how a job ended
 
 
@@ -355,10 +356,16 @@ class Desk:
             return [
                 ticket
                 for ticket in self._tickets.values()
-                if ticket.owner == owner
-                and ticket.browser == browser
-                and (not ticket.state.over or ticket.error is not None)
+                if ticket.owner == owner and ticket.browser == browser and self._has_news(ticket)
             ]
+
+    @staticmethod
+    def _has_news(ticket: Ticket) -> bool:
+        if ticket.over_at is None or ticket.error is not None:
+            return True
+        # stopped too early to keep anything: say so for a moment
+        nothing = ticket.state is TicketState.STOPPED and ticket.entry is None
+        return nothing and time.time() - ticket.over_at < NEWS_S
 
     def _forget_old(self) -> None:
         now = time.time()

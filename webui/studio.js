@@ -143,12 +143,24 @@
         armed.textContent = "Delete";
       }, 4000);
     }
+    if (event.target.closest("[data-action=again], [data-action=example]")) focusPrompt(20);
     const row = event.target.closest("[data-action=choose]");
     if (row) chosen = row.dataset.target;
     if (event.target.closest("#generate")) {
       known = new Set(all("[data-take]").map((each) => each.dataset.take));
       expecting = true;
     }
+  }
+
+  // as soon as its tab is there
+  function focusPrompt(patience) {
+    setTimeout(() => {
+      const prompt = document.querySelector("#prompt textarea");
+      if (prompt && prompt.offsetParent !== null && prompt.value) {
+        scrollTo({ top: 0 });
+        prompt.focus({ preventScroll: true });
+      } else if (patience > 0) focusPrompt(patience - 1);
+    }, 150);
   }
 
   function input(event) {

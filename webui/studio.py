@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import gradio as gr
 
@@ -56,6 +57,11 @@ class Studio:
             choices.append((f"{label}, {language}" if language else label, entry.name))
         return choices
 
+    def first_voice(self) -> str:
+        """The voice that a page begins with: one that came with the model, or a new one ("")."""
+        bundled = [entry.name for entry in self.voice_entries() if entry.source == "bundled"]
+        return bundled[0] if bundled else ""
+
     def voice_description(self, name: str) -> str:
         """A sentence about a voice."""
         if not name:
@@ -86,7 +92,7 @@ def open_studio(settings: StudioSettings) -> Studio:
             progress=progress,
         ),
         history=history,
-        model_name=settings.model,
+        model_name=Path(settings.model).name,
     )
     desk.start()
     return Studio(settings, history, desk, voices)

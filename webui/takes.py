@@ -272,7 +272,7 @@ def history_details(entry: Entry | None, label: VoiceLabel) -> str:
     )
     return (
         f'<article class="take chosen" data-take="{entry.id}" tabindex="-1">'
-        f'<h3 class="words">{escaped(entry.text)}</h3>'
+        f'<h2 class="words">{escaped(entry.text)}</h2>'
         f"{_player(entry.id, _sound_url(entry), entry.duration_s, entry.peaks, title)}"
         f"<footer>{_button('again', entry.id, 'Use these settings again', quiet=False)}"
         f"{_download(entry, title)}{_button('delete', entry.id, 'Delete')}</footer>"

@@ -1,0 +1,345 @@
+"""Laws of the page: what it says, who gets in, what is served to whom, what programs can call."""
+
+from __future__ import annotations
+
+import dataclasses
+import html.parser
+import importlib
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bark_core
+from bark_core import BarkError, InvalidSetting, MissingFiles, UnknownVoice
+from tests.made import made
+from tests.page_model import save_page_model
+from tests.served import Served, serving
+from webui import takes, words
+from webui.history import History, new_id
+from webui.jobs import ModelStatus, TicketState, View
+from webui.pace import Bars
+from webui.serving import MAX_TRIES_A_MINUTE, PasswordGate
+from webui.settings import PASSWORD_VARIABLE, StudioSettings, parse_arguments
+
+WILD = "<script>alert(\"x\")</script> & 'quotes' {{value}} ${1+1} </h3><img src=x onerror=alert(1)>"
+
+
+# --- starting
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--host", "0.0.0.0"],
+        ["--host", "192.168.1.5"],
+        ["--host", "::"],
+        ["--host", "studio.example"],
+        ["--share"],
+        ["--share", "--password", "short"],
+    ],
+)
+def test_strangers_aren_t_let_in_without_a_password(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(arguments, {})
+    assert ended.value.code == 2
+    assert "password" in capsys.readouterr().err
+
+
+def test_a_password_opens_the_studio_to_others() -> None:
+    assert parse_arguments(["--share", "--password", "long enough"], {}).share
+    settings = parse_arguments(["--host", "0.0.0.0"], {PASSWORD_VARIABLE: "long enough"})
+    assert (settings.host, settings.password) == ("0.0.0.0", "long enough")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
+def test_this_computer_alone_needs_none(host: str) -> None:
+    assert parse_arguments(["--host", host], {}).password is None
+
+
+def test_defaults_are_safe_and_data_is_the_user_s() -> None:
+    settings = parse_arguments([], {})
+    assert (settings.model, settings.host, settings.share) == ("pup", "127.0.0.1", False)
+    assert settings.data_folder.name == "bark-studio"
+
+
+def test_ports_are_checked() -> None:
+    with pytest.raises(InvalidSetting, match="65535"):
+        StudioSettings(port=70_000)
+
+
+def test_the_gate_lets_in_by_password_and_slows_down_who_guesses() -> None:
+    gate = PasswordGate("right horse")
+    assert gate("ann", "right horse")
+    assert not gate("", "right horse")
+    assert not any(gate("ann", f"guess {n}") for n in range(MAX_TRIES_A_MINUTE))
+    assert not gate("ann", "right horse")  # until a minute has passed
+
+
+# --- words
+
+
+def all_errors() -> list[type[BarkError]]:
+    found, todo = [], [BarkError]
+    while todo:
+        kind = todo.pop()
+        found.append(kind)
+        todo += kind.__subclasses__()
+    return found
+
+
+@pytest.mark.parametrize("kind", all_errors(), ids=lambda kind: kind.__name__)
+def test_every_error_is_told_in_three_parts(kind: type[BarkError]) -> None:
+    notice = words.explain(kind("the thing is broken; mend it"))
+    assert notice.why == "The thing is broken."
+    assert notice.do == "Mend it."
+    assert notice.what
+    assert words.explain(kind("the thing is broken")).do
+
+
+def test_what_nobody_expected_is_told_calmly() -> None:
+    notice = words.explain(ZeroDivisionError("secret path /home/ann"))
+    assert "secret" not in f"{notice}"
+    assert "log" in notice.why
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.3, "less than a second"), (4.2, "about 4 s"), (47, "about 45 s"), (118, "about 2 min")],
+)
+def test_estimates_are_no_finer_than_they_are(value: float, said: str) -> None:
+    assert words.about(value) == said
+
+
+@pytest.mark.parametrize("text", ["", "short", "word " * 50, "x" * 500, "語" * 300])
+def test_a_quote_is_never_longer_than_asked(text: str) -> None:
+    assert len(words.quote(text, 80)) <= 80
+
+
+# --- HTML
+
+
+class Tags(html.parser.HTMLParser):
+    """Collects tags, and complains of those that aren't closed."""
+
+    void = ("input", "img", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        assert not [name for name, _ in attrs if name.startswith("on")]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    @classmethod
+    def of(cls, text: str) -> set[str]:
+        tags = cls()
+        tags.feed(text)
+        tags.close()
+        assert tags.open == []
+        return tags.seen
+
+
+def view(state: TicketState, **changes: Any) -> View:
+    base = View(
+        id=new_id(),
+        text=WILD,
+        state=state,
+        stopping=False,
+        position=2,
+        bars=Bars(0.5, 0.0, 0.0),
+        segment=0,
+        n_segments=2,
+        left_s=3.0,
+        n_live=0,
+        live_s=0.0,
+        error=None,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def test_nothing_that_was_typed_becomes_markup(tmp_path: Path) -> None:
+    history = History.open(tmp_path)
+    entry = history.add(made(WILD, voice_name="rosa"))
+    history.close()
+    odd = dataclasses.replace(entry, details={**entry.details, "model": {"name": WILD}})
+
+    def label(name: str | None) -> str:
+        return WILD if name else "new"
+
+    views = [
+        view(TicketState.RUNNING, n_live=1, live_s=2.0),
+        view(TicketState.RUNNING, stopping=True),
+        view(TicketState.WAITING),
+        view(TicketState.LOADING),
+        view(TicketState.STOPPED),
+        view(TicketState.FAILED, error=UnknownVoice(WILD)),
+    ]
+    status = ModelStatus(WILD, "failed", WILD, True, 1, MissingFiles(WILD))
+    pages = [
+        takes.running(views),
+        takes.results([odd], label, running=False, older=True),
+        takes.results([], label, running=False, older=False),
+        takes.history_list([odd], label, chosen=odd.id, total=9, words=WILD),
+        takes.history_list([], label, chosen=None, total=0, words=WILD),
+        takes.history_list([], label, chosen=None, total=0, words=""),
+        takes.history_details(odd, label),
+        takes.history_details(None, label),
+        takes.masthead(status),
+        takes.remark(WILD),
+        takes.notice(words.explain(UnknownVoice(WILD)), dismiss="x"),
+    ]
+    for page in pages:
+        assert not {"script", "img"} & Tags.of(page), page
+
+
+def test_the_pulse_holds_what_runs_and_nothing_else() -> None:
+    running, over = view(TicketState.RUNNING), view(TicketState.STOPPED)
+    state = json.loads(takes.pulse([running, over]))
+    assert list(state) == [running.id]
+    assert state[running.id]["line"] == "segment 1 of 2, about 3 s left"
+    without = dataclasses.replace(running, left_s=None)
+    assert "no estimate" in json.loads(takes.pulse([without]))[without.id]["line"]
+
+
+# --- the page as it is served
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_page_model(tmp_path_factory.mktemp("models") / "page")
+
+
+@pytest.fixture(scope="module")
+def served(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    data = tmp_path_factory.mktemp("data")
+    with serving(StudioSettings(model=str(model), data=data)) as served:
+        yield served
+
+
+def test_handlers_are_private_but_for_the_two_that_programs_call(served: Served) -> None:
+    config = json.loads(served.get("config")[1])
+    public = {
+        dependency["api_name"]
+        for dependency in config["dependencies"]
+        if dependency["api_visibility"] != "private"
+    }
+    assert public == {"generate", "voices"}
+    assert not [d for d in config["dependencies"] if "lambda" in str(d["api_name"])]
+
+
+def test_analytics_monitoring_and_run_history_are_off(served: Served) -> None:
+    config = json.loads(served.get("config")[1])
+    assert config["analytics_enabled"] is False
+    assert not served.demo.run_history
+    assert served.get("monitoring/summary")[0] != 200
+
+
+def test_nothing_of_ours_points_outside(served: Served) -> None:
+    config = json.loads(served.get("config")[1])
+    ours = json.dumps([config["components"], config.get("css"), config.get("head")])
+    outside = set(re.findall(r"https?://[^\s\"'\\)]+", ours))
+    assert not {url for url in outside if not url.startswith("http://www.w3.org/")}
+    theme = served.get("theme.css")[1].decode()
+    assert "http" not in theme.replace("http://www.w3.org/", "")
+
+
+def test_sounds_are_served_by_their_id_alone(served: Served) -> None:
+    kept = served.studio.history.add(made())
+    status, body, headers = served.get(f"studio/sound/{kept.id}.flac")
+    assert (status, body[:4]) == (200, b"fLaC")
+    assert headers["content-type"] == "audio/flac"
+    status, body, _ = served.get(f"studio/sound/{kept.id}.flac", Range="bytes=0-3")
+    assert (status, body) == (206, b"fLaC")
+    assert served.studio.history.delete(kept.id)
+    assert served.get(f"studio/sound/{kept.id}.flac")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "studio/sound/{other}.flac",
+        "studio/sound/..%2Fhistory.sqlite3.flac",
+        "studio/sound/%2e%2e%2f%2e%2e%2fetc%2fpasswd.flac",
+        "studio/sound/.flac",
+        "studio/live/{kept}/0.flac",
+        "studio/live/..%2F..%2Fx/0.flac",
+        "studio/live/{kept}/-1.flac",
+        "gradio_api/file={data}/history.sqlite3",
+        "gradio_api/file={data}/sounds/{kept}.flac",
+        "gradio_api/file=../../etc/passwd",
+    ],
+)
+def test_nothing_else_of_the_data_folder_is_served(served: Served, path: str) -> None:
+    history = served.studio.history
+    kept = history.add(made())
+    path = path.format(kept=kept.id, other=new_id(), data=history.folder)
+    assert served.get(path)[0] in (403, 404)
+
+
+def test_programs_generate_and_list_voices(served: Served, tmp_path: Path) -> None:
+    client_module: Any = importlib.import_module("gradio_client")
+    AppError: Any = importlib.import_module("gradio_client.exceptions").AppError
+
+    client = client_module.Client(served.address, verbose=False, download_files=str(tmp_path))
+    assert client.predict(api_name="/voices") == []  # the random model has none
+    file, how = client.predict("Hello there.", seed=5, api_name="/generate")
+    assert bark_core.read_audio(file).duration_s == pytest.approx(how["duration_s"], abs=0.01)
+    assert (how["text"], how["seed"]) == ("Hello there.", 5)
+    assert served.studio.history.get(how["id"]) is not None
+    again, _ = client.predict("Hello there.", seed=5, api_name="/generate")
+    assert (bark_core.read_audio(again).samples == bark_core.read_audio(file).samples).all()
+    for arguments, message in (
+        ({"text": " "}, "no text"),
+        ({"text": "Hi", "voice": "nobody"}, "no voice 'nobody'"),
+        ({"text": "Hi", "words_temperature": 77}, "within 0..5"),
+        ({"text": "Hi", "seed": -7}, "seed must be"),
+        ({"text": None}, "must be a string"),
+    ):
+        with pytest.raises(AppError, match=f"(?i){re.escape(message)}"):
+            client.predict(**arguments, api_name="/generate")
+    client.close()
+
+
+def test_behind_a_password_strangers_get_nothing(
+    model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    data = tmp_path_factory.mktemp("data")
+    settings = StudioSettings(model=str(model), data=data, password="right horse")
+    with serving(settings) as served:
+        kept = served.studio.history.add(made("secret words"), owner="ann")
+        assert served.get(f"studio/sound/{kept.id}.flac")[0] == 404
+        assert b"secret words" not in served.get("")[1]
+        assert served.get("config")[0] == 401
+
+        def sign_in(name: str, password: str) -> str | None:
+            form = f"username={name}&password={password}".encode()
+            request = urllib.request.Request(served.address + "login", data=form)
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    cookies = answer.headers.get_all("set-cookie")
+                    return "; ".join(cookie.split(";")[0] for cookie in cookies)
+            except urllib.error.HTTPError as error:
+                error.close()
+                return None
+
+        assert sign_in("ann", "wrong") is None
+        ann, bob = sign_in("ann", "right+horse"), sign_in("bob", "right+horse")
+        assert ann is not None
+        assert bob is not None
+        assert served.get(f"studio/sound/{kept.id}.flac", Cookie=ann)[0] == 200
+        assert served.get(f"studio/sound/{kept.id}.flac", Cookie=bob)[0] == 404
