@@ -48,7 +48,7 @@ def random_cascade(config: CascadeConfig, device: str) -> Cascade:
         coarse=coarse,
         fine=fine,
         codec=codec.to(placement.codec_device),
-        tokenizer=Tokenizer.from_vocabulary(["[PAD]", "[UNK]", *TEXT.split()]),
+        tokenizer=Tokenizer.from_vocabulary(["[PAD]", "[UNK]", *dict.fromkeys(TEXT.split())]),
         placement=placement,
         identity=ModelIdentity(
             config.name, "random weights", "", placement.precision, config.layout.name
