@@ -84,10 +84,11 @@ def shoot_all(browser: Browser, address: str, studio: Studio, folder: Path) -> N
         page = opened(browser, address, scheme, WIDE)
         page.get_by_label("What should be said?").fill(TAKES[-1][1])
         expect(page.locator("#plan")).to_contain_text("segment")
-        shoot(page, folder, f"generate-{scheme}")
+        suffix = "" if scheme == "light" else "-dark"
+        shoot(page, folder, f"generate{suffix}")
         page.get_by_role("tab", name="History").click()
         expect(page.locator("#details .facts")).to_be_visible()
-        shoot(page, folder, f"history-{scheme}")
+        shoot(page, folder, f"history{suffix}")
         page.close()
     page = opened(browser, address, "light", PHONE)
     page.get_by_label("What should be said?").fill(TAKES[-1][1])
@@ -100,7 +101,7 @@ def shoot_all(browser: Browser, address: str, studio: Studio, folder: Path) -> N
     page.get_by_role("button", name="Generate").click()
     expect(page.locator("#running .player")).to_be_visible()
     page.mouse.move(0, 0)
-    shoot(page, folder, "generate-running")
+    shoot(page, folder, "running")
     page.close()
     for ticket in studio.desk.views():
         studio.desk.stop(ticket.id)

@@ -121,7 +121,9 @@ class GenerateTab:
 
 def build_generate_tab(studio: Studio) -> GenerateTab:
     """Lay the tab out and connect what happens within it."""
-    browser = gr.BrowserState("", storage_key="bark-studio-browser")
+    # not a secret: what can be done with it is checked by owner. Without one, Gradio makes one
+    # at each start and can't read what the last one wrote
+    browser = gr.BrowserState("", storage_key="bark-studio-browser", secret="bark-studio")
     with gr.Row(elem_classes="desk"):
         with gr.Column(scale=7, min_width=320, elem_classes="making"):
             prompt = gr.Textbox(

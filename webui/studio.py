@@ -69,10 +69,13 @@ class Studio:
         entry = next((entry for entry in self.voice_entries() if entry.name == name), None)
         if entry is None:
             return ""
-        parts = [entry.description or "Nobody wrote down who is heard.", f"{entry.source} voice"]
-        return (
-            ". ".join(part.rstrip(".") for part in parts).replace(". bundled", ", a bundled") + "."
-        )
+        description = entry.description or "nobody wrote down who is heard"
+        whence = {
+            "bundled": "Comes with the studio.",
+            "yours": "One of your own.",
+            "published": "Published with Bark; fetched when it is first used.",
+        }
+        return f"{description[:1].upper()}{description[1:].rstrip('.')}. {whence[entry.source]}"
 
 
 def open_studio(settings: StudioSettings) -> Studio:

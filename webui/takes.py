@@ -92,7 +92,7 @@ def pulse(views: Sequence[View]) -> str:
 
 
 def _running_card(view: View) -> str:
-    title = f'<h3 class="words">{escaped(quote(view.text, 120))}</h3>'
+    title = f'<h3 class="words">{escaped(quote(view.text, 160))}</h3>'
     if view.error is not None:
         message = notice(explain(view.error), dismiss=view.id)
         return f'<article class="take failed">{title}{message}</article>'
@@ -288,7 +288,7 @@ def _facts(entry: Entry, label: VoiceLabel) -> list[tuple[str, str]]:
     facts = [("Voice", escaped(label(entry.voice_name)))]
     voice_hash = (details.get("voice") or {}).get("sha256")
     if voice_hash:
-        facts.append(("Its tokens", f"<code>{escaped(voice_hash[:16])}</code>"))
+        facts.append(("Its hash", f"<code>{escaped(voice_hash[:16])}</code>"))
     facts += [
         ("Seed", f"<code>{entry.seed}</code>"),
         ("Length", seconds(entry.duration_s) + ("" if entry.complete else ", stopped early")),
