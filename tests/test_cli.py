@@ -417,8 +417,14 @@ def start(*arguments: str, cwd: Path, **options: Any) -> subprocess.Popen[bytes]
         cwd=cwd,
         env=environment,
         stdout=subprocess.PIPE,
+        # a shell in the background hands on that interrupts are ignored
+        preexec_fn=hear_interrupts if sys.platform != "win32" else None,
         **options,
     )
+
+
+def hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_as_a_process_it_reads_standard_input_and_ends_with_its_code(
