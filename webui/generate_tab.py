@@ -21,7 +21,7 @@ from bark_core import (
     random_seed,
 )
 from webui import takes
-from webui.history import Entry, new_id
+from webui.history import Entry, is_id, new_id
 from webui.studio import Studio, owner_of
 from webui.words import EXAMPLES, about, count, explain, guarded
 
@@ -185,29 +185,38 @@ def connect_generate_tab(tab: GenerateTab, studio: Studio, masthead: gr.HTML, de
         return _quiet(takes.escaped(studio.voice_description(name or "")))
 
     controls.voice.change(guarded(describe), controls.voice, tab.voice_about, **private)
-    watched = [masthead, controls.voice, tab.stop, tab.running, tab.pulse, tab.results, tab.browser]
     watching: dict[str, Any] = {
         "inputs": tab.browser,
-        "outputs": watched,
+        "outputs": [masthead, tab.stop, tab.running, tab.pulse, tab.results],
         "concurrency_limit": None,
         "trigger_mode": "multiple",
         **private,
     }
-    watcher = Watcher(studio)
+    watch = guarded(Watcher(studio).watch)
 
-    def press(values: Values, request: gr.Request) -> tuple[Any, str, str]:
+    def greet(browser: str) -> str:
+        return browser if is_id(browser or "") else new_id()
+
+    async def voices() -> Any:
+        while not studio.desk.loaded.is_set():
+            await asyncio.sleep(LOOK_EVERY_S)
+        return gr.update(choices=studio.voice_choices(), value=studio.first_voice())
+
+    demo.load(guarded(greet), tab.browser, tab.browser, **private).then(watch, **watching)
+    demo.load(guarded(voices), None, controls.voice, concurrency_limit=None, **private)
+    tab.attach.click(watch, **watching)
+
+    def begin(values: Values, request: gr.Request) -> tuple[Any, str]:
         return submit(studio, tab, values, request)
 
     tab.generate.click(
-        guarded(press),
+        guarded(begin),
         {*controls.all, tab.browser},
-        [controls.seed, tab.notice, tab.browser],
+        [controls.seed, tab.notice],
         concurrency_limit=None,
         trigger_mode="multiple",
         **private,
-    ).success(guarded(watcher.watch), **watching)
-    demo.load(guarded(watcher.greet), **watching)
-    tab.attach.click(guarded(watcher.watch), **watching)
+    ).success(watch, **watching)
 
     def stop(browser: str, request: gr.Request) -> None:
         studio.desk.stop_all(owner=owner_of(request), browser=browser)
@@ -229,9 +238,8 @@ def connect_generate_tab(tab: GenerateTab, studio: Studio, masthead: gr.HTML, de
 
 def submit(
     studio: Studio, tab: GenerateTab, values: Values, request: gr.Request
-) -> tuple[Any, str, str]:
-    """Hand a request in: the seed as it is used, a message where it can't be, the browser."""
-    browser = values[tab.browser] or new_id()
+) -> tuple[Any, str]:
+    """Hand a request in: the seed as it is used, a message where it can't be."""
     try:
         seed = _read_seed(values[tab.controls.seed], keep=values[tab.controls.keep_seed])
         wanted = GenerationRequest(
@@ -240,10 +248,11 @@ def submit(
             seed=seed,
             settings=tab.controls.settings(values),
         )
+        browser = values[tab.browser] or ""
         studio.desk.submit(wanted, owner=owner_of(request), browser=browser)
     except BarkError as error:
-        return gr.skip(), takes.notice(explain(error)), browser
-    return str(seed), "", browser
+        return gr.skip(), takes.notice(explain(error))
+    return str(seed), ""
 
 
 def bring_back(
@@ -312,73 +321,48 @@ class Watcher:
         self._studio = studio
         self._newest: dict[str | None, object] = {}  # of each session, who may speak
 
-    async def greet(self, browser: str, request: gr.Request) -> AsyncIterator[tuple[Any, ...]]:
-        """Watch for a page that was just opened: it gets a voice to begin with."""
-        async for update in self.watch(browser, request, fresh=True):
-            yield update
-
-    async def watch(
-        self, browser: str, request: gr.Request, fresh: bool = False
-    ) -> AsyncIterator[tuple[Any, ...]]:
+    async def watch(self, browser: str, request: gr.Request) -> AsyncIterator[tuple[Any, ...]]:
         """Update after update, for as long as the page looks."""
         session, me = request.session_hash, object()
         self._newest[session] = me
-        browser = browser if isinstance(browser, str) and browser else new_id()
-        shown: list[Any] = [None] * 7
+        shown: tuple[Any, ...] = ()
         try:
             # one voice speaks to a page: who attaches later takes over
             while self._newest.get(session) is me:
                 now = await asyncio.to_thread(self._look, owner_of(request), browser, shown)
                 if now != shown:
-                    yield tuple(
-                        gr.skip() if new == old else self._update(place, new, fresh)
-                        for place, (new, old) in enumerate(zip(now, shown, strict=True))
-                    )
+                    yield self._update(now)
                     shown = now
-                busy = bool(now[3])
+                busy = bool(now[2])
                 await asyncio.sleep(LOOK_EVERY_S if busy else 3 * LOOK_EVERY_S)
         finally:
             if self._newest.get(session) is me:
                 del self._newest[session]
 
-    def _look(self, owner: str, browser: str, shown: list[Any]) -> list[Any]:
+    def _look(self, owner: str, browser: str, shown: tuple[Any, ...]) -> tuple[Any, ...]:
         """What the page should show: values that can be compared."""
         studio = self._studio
         views = studio.desk.views(owner=owner, browser=browser)
         unfinished = any(not view.state.over for view in views)
-        version = (studio.history.version, studio.desk.cascade is not None, bool(views))
-        results = shown[5]
+        version = (studio.history.version, bool(views))
+        results = shown[4] if shown else None
         if results is None or results[0] != version:
-            entries = studio.history.search(owner=owner, limit=N_RESULTS + 1)
-            html = takes.results(
-                entries[:N_RESULTS],
-                studio.voice_label,
-                running=bool(views),
-                older=len(entries) > N_RESULTS,
-            )
-            results = (version, html)
-        return [
-            takes.masthead(studio.desk.status()),
-            studio.desk.cascade is not None,
-            unfinished,
-            takes.running(views),
-            takes.pulse(views),
-            results,
-            browser,
-        ]
+            results = (version, self._results(owner, running=bool(views)))
+        masthead = takes.masthead(studio.desk.status())
+        return masthead, unfinished, takes.running(views), takes.pulse(views), results
 
-    def _update(self, place: int, value: Any, fresh: bool) -> Any:
-        match place:
-            case 1:
-                choices = self._studio.voice_choices()
-                if fresh:
-                    return gr.update(choices=choices, value=self._studio.first_voice())
-                return gr.update(choices=choices)
-            case 2:
-                return gr.update(interactive=value)
-            case 5:
-                return value[1]
-        return value
+    def _results(self, owner: str, *, running: bool) -> str:
+        studio = self._studio
+        entries = studio.history.search(owner=owner, limit=N_RESULTS + 1)
+        older = len(entries) > N_RESULTS
+        return takes.results(entries[:N_RESULTS], studio.voice_label, running=running, older=older)
+
+    @staticmethod
+    def _update(now: tuple[Any, ...]) -> tuple[Any, ...]:
+        # every value every time: a browser that is busy sees only the last of several updates,
+        # and what one of them alone had said would be lost. Equal values change nothing there
+        masthead, unfinished, running, pulse, results = now
+        return masthead, gr.update(interactive=unfinished), running, pulse, results[1]
 
 
 # --- the parts of the layout

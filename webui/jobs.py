@@ -356,7 +356,9 @@ class Desk:
             return [
                 ticket
                 for ticket in self._tickets.values()
-                if ticket.owner == owner and ticket.browser == browser and self._has_news(ticket)
+                # "": asked for before its page had a name
+                if ticket.owner == owner and ticket.browser in (browser, "")
+                if self._has_news(ticket)
             ]
 
     @staticmethod

@@ -85,6 +85,19 @@ def test_progress_and_sound_before_the_end_and_stop_keeps_it(page: Page, served:
     assert not entry.complete
 
 
+def test_progress_leaves_the_rest_of_the_page_alone(page: Page, served: Served) -> None:
+    served.studio.history.add(made("Good morning, Ann."))
+    opened(page, served)
+    say(page, LONG)
+    expect(page.locator("#running .player")).to_be_visible()
+    again = page.get_by_role("button", name="Use these settings: Good morning, Ann.")
+    again.evaluate("button => { button.marked = true; button.focus(); }")
+    line = page.locator("#running .line").text_content()
+    expect(page.locator("#running .line")).not_to_have_text(line or "")
+    assert again.evaluate("button => button.marked && document.activeElement === button")
+    assert page.locator("#stop").is_enabled()
+
+
 def test_reload_second_tab_and_coming_back_attach_again(page: Page, served: Served) -> None:
     opened(page, served)
     say(page, LONG * 4)
