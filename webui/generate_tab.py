@@ -197,13 +197,13 @@ def connect_generate_tab(tab: GenerateTab, studio: Studio, masthead: gr.HTML, de
     def greet(browser: str) -> str:
         return browser if is_id(browser or "") else new_id()
 
-    async def voices() -> Any:
+    async def list_voices() -> Any:
         while not studio.desk.loaded.is_set():
             await asyncio.sleep(LOOK_EVERY_S)
         return gr.update(choices=studio.voice_choices(), value=studio.first_voice())
 
     demo.load(guarded(greet), tab.browser, tab.browser, **private).then(watch, **watching)
-    demo.load(guarded(voices), None, controls.voice, concurrency_limit=None, **private)
+    demo.load(guarded(list_voices), None, controls.voice, concurrency_limit=None, **private)
     tab.attach.click(watch, **watching)
 
     def begin(values: Values, request: gr.Request) -> tuple[Any, str]:
