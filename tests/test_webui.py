@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import html.parser
 import importlib
 import json
 import re
+import types
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 
 import bark_core
@@ -21,6 +25,7 @@ from tests.made import made
 from tests.page_model import save_page_model
 from tests.served import Served, serving
 from webui import takes, words
+from webui.generate_tab import N_WATCHED, Watcher
 from webui.history import History, new_id
 from webui.jobs import ModelStatus, TicketState, View
 from webui.pace import Bars
@@ -289,6 +294,28 @@ def test_nothing_else_of_the_data_folder_is_served(served: Served, path: str) ->
     kept = history.add(made())
     path = path.format(kept=kept.id, other=new_id(), data=history.folder)
     assert served.get(path)[0] in (403, 404)
+
+
+def test_a_watcher_that_is_taken_over_ends_without_a_word(served: Served) -> None:
+    """Gradio repeats a generator's last values when it ends: they must not be old ones."""
+    watcher = Watcher(served.studio)
+    request: Any = types.SimpleNamespace(session_hash="one", username=None)
+    elsewhere: Any = types.SimpleNamespace(session_hash="two", username=None)
+
+    async def live() -> list[Any]:
+        first, other = watcher.watch("b", request), watcher.watch("b", elsewhere)
+        seen = await anext(first)
+        assert await anext(other) == seen
+        second = watcher.watch("b", request)
+        assert await anext(second) == seen
+        last = [update async for update in first]
+        for rest in (second, other):
+            await rest.aclose()
+        return last
+
+    # on a thread: the browser tests keep a loop in this one
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(asyncio.run, live()).result() == [(gr.skip(),) * N_WATCHED]
 
 
 def test_programs_generate_and_list_voices(served: Served, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from webui.words import EXAMPLES, about, count, explain, guarded
 
 N_RESULTS = 8
 LOOK_EVERY_S = 0.15
+N_WATCHED = 5  # components that a watcher keeps up to date
 CLICKS = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-action]");
@@ -321,7 +322,9 @@ class Watcher:
         self._studio = studio
         self._newest: dict[str | None, object] = {}  # of each session, who may speak
 
-    async def watch(self, browser: str, request: gr.Request) -> AsyncIterator[tuple[Any, ...]]:
+    async def watch(
+        self, browser: str, request: gr.Request
+    ) -> AsyncGenerator[tuple[Any, ...], None]:
         """Update after update, for as long as the page looks."""
         session, me = request.session_hash, object()
         self._newest[session] = me
@@ -335,6 +338,8 @@ class Watcher:
                     shown = now
                 busy = bool(now[2])
                 await asyncio.sleep(LOOK_EVERY_S if busy else 3 * LOOK_EVERY_S)
+            # Gradio sends the last values again at the end, over those of who took over
+            yield (gr.skip(),) * N_WATCHED
         finally:
             if self._newest.get(session) is me:
                 del self._newest[session]

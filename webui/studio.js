@@ -14,6 +14,8 @@
   let expecting = false;
   let chosen = null; // row that was pressed in History, until its details are there
   const preference = "bark-studio-autoplay";
+  const draft = "bark-studio-draft"; // what was typed in this tab, over a reload
+  let restored = false;
 
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const clock = (s) => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, "0")}`;
@@ -75,6 +77,15 @@
         dateStyle: "medium",
         timeStyle: "short",
       });
+    }
+    const prompt = document.querySelector("#prompt textarea");
+    if (prompt && !restored) {
+      restored = true;
+      const typed = sessionStorage.getItem(draft);
+      if (typed && !prompt.value) {
+        prompt.value = typed;
+        prompt.dispatchEvent(new Event("input", { bubbles: true }));
+      }
     }
     const details = chosen && document.querySelector(`.chosen[data-take="${chosen}"]`);
     if (details) {
@@ -164,6 +175,7 @@
   }
 
   function input(event) {
+    if (event.target.closest("#prompt")) sessionStorage.setItem(draft, event.target.value);
     if (event.target.id === "studio-autoplay") {
       localStorage.setItem(preference, event.target.checked ? "on" : "off");
     }

@@ -35,7 +35,7 @@ _COLOURS = {
     "body_background_fill": "ground",
     "body_text_color": "ink",
     "body_text_color_subdued": "quiet",
-    "background_fill_primary": "raised",
+    "background_fill_primary": "ground",
     "background_fill_secondary": "ground",
     "border_color_primary": "line",
     "border_color_accent": "accent",

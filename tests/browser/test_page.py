@@ -85,6 +85,14 @@ def test_progress_and_sound_before_the_end_and_stop_keeps_it(page: Page, served:
     assert not entry.complete
 
 
+def test_what_was_typed_survives_a_reload(page: Page, served: Served) -> None:
+    opened(page, served)
+    page.get_by_label("What should be said?").fill("My precious words.")
+    page.reload()
+    expect(page.get_by_label("What should be said?")).to_have_value("My precious words.")
+    expect(page.locator("#plan")).to_contain_text("segment")
+
+
 def test_progress_leaves_the_rest_of_the_page_alone(page: Page, served: Served) -> None:
     served.studio.history.add(made("Good morning, Ann."))
     opened(page, served)
@@ -153,7 +161,7 @@ def test_use_these_settings_again(page: Page, served: Served) -> None:
     page.get_by_label("Choices, words").fill("40")
     say(page, "Hello there.", seed="3")
     expect(page.locator("#results .take")).to_be_visible()
-    page.reload()
+    page = opened(page.context.new_page(), served)
     expect(page.get_by_label("What should be said?")).to_have_value("")
     open_history(page)
     page.get_by_role("button", name="Use these settings again").click()
