@@ -9,7 +9,8 @@ of the next frame, and so on, each codebook with ids of its own. A prompt (in Ba
     p = coarse_semantic_pad
 
 It makes 60 tokens, then slides: both sides move on by the same time. Positions are learned, so
-what was cached before a slide can't be used after it: each window starts from its prompt.
+what was cached before a slide can't be used after it: the next window starts from its prompt. As
+long as neither side is full nothing slides, and one window goes on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from bark_core.config import TokenLayout
 from bark_core.errors import InvalidSetting, InvalidTokens
 from bark_core.events import Stage, StageProgress
 from bark_core.request import CoarseParams
-from bark_core.sampling import draw, probabilities
+from bark_core.sampling import checked, pick, probabilities, uniforms
 from bark_core.tokens import CoarseCodes, SemanticTokens
 from bark_core.transformer import CausalGPT
 
@@ -71,12 +72,33 @@ class CoarsePlan:
     def prompt(self, made: NDArray[np.int64]) -> NDArray[np.int64]:
         """The prompt of the window that follows the tokens `made` so far, int64 [n]."""
         layout = self.layout
-        now = self.n_semantic_history + round(len(made) / layout.coarse_per_semantic)
-        seen = self.semantic[max(0, now - self.max_semantic_history) :]
+        seen = self.semantic[self._window_start(len(made)) :]
         window = np.full(layout.coarse_semantic_window, layout.coarse_semantic_pad, dtype=np.int64)
         window[: len(seen)] = seen[: layout.coarse_semantic_window]
         past = np.concatenate([self.coarse_history, made])[-self.max_history :]
         return np.concatenate([window, [layout.coarse_infer], past])
+
+    def needs(self, n_made: int) -> int:
+        """How many semantic tokens, at most, the prompt behind n_made coarse ones looks at."""
+        start = self._window_start(n_made)
+        return start + self.layout.coarse_semantic_window - self.n_semantic_history
+
+    def n_window_steps(self, n_made: int) -> int:
+        """Tokens that can be made behind n_made ones before the prompt slides."""
+        step, n_window = self.layout.coarse_window, self.layout.coarse_window
+        start, n_past = self._window_start(n_made), len(self.coarse_history) + n_made
+        while (
+            n_past + n_window <= self.max_history
+            and self._window_start(n_made + n_window) == start
+            and n_made + n_window < self.n_steps
+        ):
+            n_window += step
+        return min(n_window, self.n_steps - n_made)
+
+    def _window_start(self, n_made: int) -> int:
+        """First semantic token of the prompt behind n_made coarse ones."""
+        now = self.n_semantic_history + round(n_made / self.layout.coarse_per_semantic)
+        return max(0, now - self.max_semantic_history)
 
 
 def plan_coarse(
@@ -148,28 +170,33 @@ def generate_coarse(
     Args:
         semantic: [S] at layout.semantic_rate_hz.
         history: a voice's (semantic, coarse) pair.
-        generator: on the model's device.
+        generator: on the CPU.
     Returns:
         [n_coarse_codebooks, T], T = floor(S * frames_per_semantic).
     Raises:
         InvalidSetting, InvalidTokens: see `plan_coarse`.
+        GenerationError: the model made NaN or infinity.
     Source: suno-ai/bark, generate_coarse.
     """
     params = params or CoarseParams()
     layout = semantic.layout
     plan = plan_coarse(semantic, history, params)
+    draws = uniforms(generator, plan.n_steps).to(model.device)
     made: list[int] = []
     while len(made) < plan.n_steps:
         prompt = torch.from_numpy(plan.prompt(np.array(made, dtype=np.int64)))[None]
-        n_window = min(layout.coarse_window, plan.n_steps - len(made))
+        n_window = plan.n_window_steps(len(made))
         cache = model.new_cache(batch=1, length=prompt.shape[1] + n_window)
-        tokens = prompt.to(model.device)
-        for _ in range(n_window):
+        with torch.inference_mode():
+            hidden = model.prefill(model.embed(prompt.to(model.device)), cache)
+            decoder = model.decoder()
+        for n_left in reversed(range(n_window)):
             with torch.inference_mode():
-                hidden = model(model.embed(tokens), cache)[:, -1]
                 start, stop = live_range(len(made), layout)
-                probs = probabilities(model.logits(hidden, start, stop), params)
-                tokens = draw(probs, [generator])[:, None] + start
-            made.append(int(tokens))
+                probs = probabilities(decoder.logits(hidden, start, stop), params)
+                token = pick(probs, draws[len(made) : len(made) + 1])
+                made.append(checked(token) + start)
+                if n_left:
+                    hidden = decoder.step(token + start, [cache])
             yield StageProgress(Stage.COARSE, len(made), plan.n_steps)
     return unflatten(np.array(made, dtype=np.int64), layout)

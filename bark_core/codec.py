@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import math
 import sys
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bark_core.analysis import Analysis
 from bark_core.config import CodecConfig, TokenLayout
 from bark_core.errors import (
     GenerationError,
@@ -45,6 +47,13 @@ def _seanet() -> ModuleType:
         package.__path__ = list(spec.submodule_search_locations)
         sys.modules.setdefault(_PACKAGE, package)
     return importlib.import_module(f"{_PACKAGE}.modules.seanet")
+
+
+Between = Callable[[], None]  # called before each layer; what it raises ends the work there
+
+
+def go_on() -> None:
+    """Nobody wants the decoder to stop."""
 
 
 class ResidualQuantizer(nn.Module):
@@ -113,7 +122,14 @@ class Codec(nn.Module):
             "compress": config.compress,
             "lstm": config.lstm,
         }
-        if config.encoder:
+        if config.encoder and config.analysis is not None:
+            self.encoder: nn.Module = Analysis(
+                config.analysis,
+                dimension=config.dimension,
+                hop=layout.samples_per_frame,
+                sample_rate_hz=layout.sample_rate_hz,
+            )
+        elif config.encoder:
             self.encoder = seanet.SEANetEncoder(**arguments)
         self.decoder = seanet.SEANetDecoder(**arguments)
         self.quantizer = ResidualQuantizer(layout.n_codebooks, config.bins, config.dimension)
@@ -127,8 +143,11 @@ class Codec(nn.Module):
         device = torch.device(device)
         return self if device.type == "mps" else super().to(device)
 
-    def decode(self, codes: FineCodes) -> Audio:
+    def decode(self, codes: FineCodes, *, between: Between = go_on) -> Audio:
         """Codes [n_codebooks, T] to layout.samples_per_frame * T samples, not clipped.
+
+        Args:
+            between: called before each layer; what it raises ends the work there.
 
         Raises:
             LayoutMismatch: codes of another layout.
@@ -139,7 +158,33 @@ class Codec(nn.Module):
                 f"these codes are of the layout {codes.layout.name!r}, the codec is of "
                 f"{self.layout.name!r}; use the model that they were made with"
             )
-        samples = self.decode_batch(torch.from_numpy(codes.values.astype("int64"))[None])[0]
+        values = torch.from_numpy(codes.values.astype("int64"))[None]
+        samples = self.decode_batch(values, between=between)[0]
+        return self._audio(samples)
+
+    def decode_from(self, codes: FineCodes, start: int, *, between: Between = go_on) -> Audio:
+        """The end of the sound of some codes, as `decode` makes it, from a frame on.
+
+        Sound doesn't depend on later codes, so it can be had piece by piece: what is called with
+        all codes so far goes on where the last piece ended. Only the first frames lean on those
+        behind them: the first piece has at least kernel_size frames, or is all there is.
+
+        Raises:
+            InvalidSetting: this codec isn't causal. Otherwise as `decode`.
+        """
+        if not self.config.causal:
+            raise InvalidSetting("this model's codec needs all codes at once: turn streaming off")
+        n_early = _n_early(self.config)
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            values = torch.from_numpy(codes.values.astype("int64"))[None].to(self.device)
+            hidden = self.quantizer.decode(values)
+            layers = list(self.decoder.model.children())
+            hidden = _through(layers[:n_early], hidden, between)
+            first = max(0, start - _context(self.config))
+            hidden = _through(layers[n_early:], hidden[:, :, first:], between)
+        return self._audio(hidden[0, 0, (start - first) * self.layout.samples_per_frame :])
+
+    def _audio(self, samples: Tensor) -> Audio:
         if not samples.isfinite().all():
             raise GenerationError(
                 "the codec made NaN or infinity instead of sound; "
@@ -147,12 +192,11 @@ class Codec(nn.Module):
             )
         return Audio(samples.cpu().numpy(), self.layout.sample_rate_hz)
 
-    def decode_batch(self, codes: Tensor) -> Tensor:
+    def decode_batch(self, codes: Tensor, *, between: Between = go_on) -> Tensor:
         """Integers [B, n_codebooks, T] to float32 [B, samples_per_frame * T], on our device."""
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             latents = self.quantizer.decode(codes.to(self.device, torch.long))
-            out: Tensor = self.decoder(latents)[:, 0]
-        return out
+            return _through(self.decoder.model.children(), latents, between)[:, 0]
 
     def encode(self, audio: Audio) -> FineCodes:
         """Sound of N samples to codes [n_codebooks, T], T = ceil(N / samples_per_frame).
@@ -179,6 +223,28 @@ class Codec(nn.Module):
         return FineCodes(codes.cpu().numpy(), self.layout)
 
 
+def _through(layers: Iterable[nn.Module], hidden: Tensor, between: Between) -> Tensor:
+    for layer in layers:
+        between()
+        hidden = layer(hidden)
+    return hidden
+
+
+def _n_early(config: CodecConfig) -> int:
+    """Layers of the decoder that run at the rate of frames, the recurrent ones among them."""
+    return 2 if config.lstm else 1  # they are cheap, and see all that came before
+
+
+def _context(config: CodecConfig) -> int:
+    """Frames that the later layers look back on, rounded up."""
+    samples = config.last_kernel_size - 1
+    for ratio in reversed(config.ratios):
+        widest = config.dilation_base ** max(0, config.n_residual_layers - 1)
+        samples += config.n_residual_layers * (config.residual_kernel_size - 1) * widest
+        samples = math.ceil(samples / ratio) + 1  # the transposed convolution overlaps by one
+    return samples + 1
+
+
 def _check(config: CodecConfig, layout: TokenLayout) -> None:
     problems = []
     if math.prod(config.ratios) != layout.samples_per_frame:
@@ -192,6 +258,11 @@ def _check(config: CodecConfig, layout: TokenLayout) -> None:
         problems.append(f"{config.bins} bins aren't the layout's {layout.codebook_size} codes")
     if config.pad_mode not in ("reflect", "constant"):
         problems.append(f"pad_mode must be 'reflect' or 'constant', got {config.pad_mode!r}")
+    if config.analysis is not None and config.analysis.window < layout.samples_per_frame:
+        problems.append(
+            f"the analysis window of {config.analysis.window} samples is shorter than a frame of "
+            f"{layout.samples_per_frame}"
+        )
     if problems:
         raise InvalidCheckpoint(
             f"the codec doesn't go with the token layout {layout.name!r}: {'; '.join(problems)}"

@@ -106,6 +106,17 @@ class FineConfig(GPTConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisConfig:
+    """Log-mel frames whose principal components are the codec's latents (bark_core.analysis)."""
+
+    window: int = 1024  # samples, at least the hop
+    n_mels: int = 80
+    lowest_hz: float = 50.0
+    highest_hz: float = 7_600.0
+    floor: float = 1e-2  # log(x + floor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CodecConfig:
     """Shape of the EnCodec model. The defaults are those of the published 24 kHz model."""
 
@@ -125,6 +136,16 @@ class CodecConfig:
     n_q: int = 32  # codebooks that the checkpoint has; the cascade uses the first n_codebooks
     bins: int = 1024
     encoder: bool = True  # False: the codec only decodes
+    analysis: AnalysisConfig | None = None  # the encoder computes this; None: it is a network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecogniserConfig:
+    """Shape of the network that hears semantic tokens (bark_core.recogniser)."""
+
+    width: int = 160
+    kernel_size: int = 5  # odd
+    dilations: tuple[int, ...] = (1, 2, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +158,7 @@ class CascadeConfig:
     coarse: GPTConfig
     fine: FineConfig
     codec: CodecConfig = field(default_factory=CodecConfig)
+    recogniser: RecogniserConfig | None = None  # of semantic tokens in sound
     languages: tuple[str, ...] = ("en",)
     cues: tuple[str, ...] = ()  # cues in brackets and signs that the model was trained on
     spell_numbers: bool = False  # the model has not learned digits: write numbers as words
@@ -159,9 +181,16 @@ class CascadeConfig:
             codec = dict(data.get("codec", {}))
             if "ratios" in codec:
                 codec["ratios"] = tuple(codec["ratios"])
+            if codec.get("analysis") is not None:
+                codec["analysis"] = AnalysisConfig(**codec["analysis"])
+            recogniser = data.get("recogniser")
+            if recogniser is not None:
+                dilations = tuple(recogniser["dilations"])
+                recogniser = RecogniserConfig(**{**recogniser, "dilations": dilations})
             return cls(
                 **{
                     **data,
+                    "recogniser": recogniser,
                     "layout": TokenLayout(**data["layout"]),
                     "text": GPTConfig(**data["text"]),
                     "coarse": GPTConfig(**data["coarse"]),

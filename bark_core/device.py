@@ -7,28 +7,60 @@ decisions can be tested for machines that aren't there.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
+import logging
 import os
-import platform
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
 
+from bark_core import int8_linear, processor
 from bark_core.config import CascadeConfig, CodecConfig, FineConfig, GPTConfig, TokenLayout
 from bark_core.errors import InvalidSetting, OutOfMemory
 
-PRECISIONS = {
+# precisions that a model's files may have
+STORED = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+Bits = Literal["model", "int8"]
+Kind = Literal["cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What a model computes with.
+
+    Attributes:
+        dtype: of the transformers, one of STORED.
+        weights: "int8": those of linear layers. On a CPU all of them; on a CUDA device those
+            that decode steps read, while prompts and the fine stage have dtype's.
+        cache: "int8": keys and values of the past, with a scale a position and head.
+    """
+
+    dtype: torch.dtype
+    weights: Bits = "model"
+    cache: Bits = "model"
+
+
+# those that it can run in, as they are where they are chiefly used
+PRECISIONS = {
+    **{name: Numbers(dtype) for name, dtype in STORED.items()},
+    "int8": Numbers(torch.float32, weights="int8"),
+    "bfloat16-kv8": Numbers(torch.bfloat16, cache="int8"),
+}
+CUDA_ONLY = ("bfloat16-kv8",)
 CPU = torch.device("cpu")
+_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # as Linux spells a processor's abilities
+_log = logging.getLogger(__name__)
 # share of the free memory that a model may take: the rest is for kernels' own buffers and
 # for what the allocator loses between blocks
 USABLE = 0.9
@@ -39,7 +71,7 @@ class DeviceInfo:
     """One device of this machine, as it is now."""
 
     device: str  # "cpu", "cuda:0", "mps": what choose_placement takes
-    kind: Literal["cpu", "cuda", "mps"]
+    kind: Kind
     name: str  # the product's name, as far as known
     total_bytes: int | None  # None: unknown
     free_bytes: int | None
@@ -54,10 +86,23 @@ class Placement:
     dtype: torch.dtype  # of the transformers; the codec is float32 anywhere
     offload: bool  # weights wait in main memory, one stage at a time is on the device
     codec_device: torch.device
+    weights: Bits = "model"  # these two as in `Numbers`
+    cache: Bits = "model"
+
+    @property
+    def numbers(self) -> Numbers:
+        return Numbers(self.dtype, self.weights, self.cache)
 
     @property
     def precision(self) -> str:
-        """The name of dtype: "float32", "bfloat16", "float16"."""
+        """The name of what it computes with, one of PRECISIONS."""
+        if self.weights == "int8":
+            return "int8"
+        return self.stored_precision + ("-kv8" if self.cache == "int8" else "")
+
+    @property
+    def stored_precision(self) -> str:
+        """The precision of the files that it is made of."""
         return str(self.dtype).removeprefix("torch.")
 
 
@@ -70,11 +115,56 @@ def describe_devices() -> tuple[DeviceInfo, ...]:
         total = int(torch.mps.recommended_max_memory())
         free = max(0, total - int(torch.mps.driver_allocated_memory()))
         found.append(DeviceInfo("mps", "mps", "Apple GPU", total, free))
-    total_bytes, free_bytes = _main_memory()
-    found.append(
-        DeviceInfo("cpu", "cpu", _cpu_name(), total_bytes, free_bytes, native_bfloat16=True)
-    )
+    return (*found, describe_cpu())
+
+
+def named_devices(names: Sequence[str]) -> tuple[str, ...]:
+    """Which devices are meant, each by its own name; asks the driver how many there are, no more.
+
+    Args:
+        names: "cuda:1", "cuda", "mps", "cpu"; "all": every GPU, or else the CPU; "auto": left to
+            whoever loads a model. One may be there several times.
+    Raises:
+        InvalidSetting: no such device here, or "auto" beside others.
+    """
+    if tuple(names) == ("auto",):
+        return ("auto",)
+    there = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    if torch.backends.mps.is_available():
+        there += ("mps",)
+    found: list[str] = []
+    for name in names:
+        if name == "all":
+            found += there or ("cpu",)
+        elif (full := "cuda:0" if name == "cuda" else name) in (*there, "cpu"):
+            found.append(full)
+        else:
+            known = ", ".join(map(repr, (*there, "cpu")))
+            more = "" if name != "auto" else "; 'auto' stands alone, 'all' is every GPU"
+            raise InvalidSetting(f"there is no device {name!r} here; there is {known}{more}")
     return tuple(found)
+
+
+def make_current(device: torch.device) -> None:
+    """Have a thread's kernels and streams on a device: each thread begins with the first GPU."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def describe_cpu() -> DeviceInfo:
+    """The CPU alone; asks no other device, as a process that owns none must not."""
+    total_bytes, free_bytes = _main_memory()
+    native = bool(processor.abilities().intersection(_BFLOAT16))
+    return DeviceInfo("cpu", "cpu", processor.name(), total_bytes, free_bytes, native)
+
+
+def process_memory_bytes() -> int | None:
+    """Main memory that this program takes now; None where the system doesn't tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def choose_placement(
@@ -91,7 +181,8 @@ def choose_placement(
         device: "auto" (the CUDA device with the most free memory, else MPS, else the CPU),
             "cuda", "cuda:1", "mps" or "cpu".
         precision: "auto" (CUDA: bfloat16 where it is native, else float16; float32 elsewhere),
-            "float32", "bfloat16" or "float16".
+            "float32", "bfloat16", "float16", on a CPU or a CUDA device "int8", on a CUDA device
+            "bfloat16-kv8"; see PRECISIONS.
         offload: keep one stage at a time on the device; "auto": if all don't fit.
         needed_bytes: of the model if it isn't offloaded, see `memory_needed`.
         devices: what there is; asks the machine by default.
@@ -99,49 +190,44 @@ def choose_placement(
         InvalidSetting: no such device here, or a setting that makes no sense on it.
     """
     info = _find(device, tuple(devices) if devices is not None else describe_devices())
-    dtype = _dtype(precision, info)
+    numbers = _numbers(precision, info)
     place = torch.device(info.device)
     return Placement(
         device=place,
-        dtype=dtype,
+        dtype=numbers.dtype,
         offload=_offload(offload, info, needed_bytes),
         codec_device=CPU if info.kind == "mps" else place,
+        weights=numbers.weights,
+        cache=numbers.cache,
     )
 
 
-def memory_needed(
-    config: CascadeConfig, dtype: torch.dtype, offload: bool, *, batch: int = 1
-) -> int:
+def memory_needed(config: CascadeConfig, numbers: Numbers, offload: bool, *, batch: int = 1) -> int:
     """Bytes of device memory for weights and working buffers, from the model's shapes.
 
     Args:
         offload: only the largest stage counts, otherwise all weights and the largest buffers.
         batch: rows that are generated at the same time.
     """
-    layout, size = config.layout, dtype.itemsize
+    layout = config.layout
+    size = numbers.dtype.itemsize
     text_positions = layout.text_window + 1 + layout.max_semantic_tokens
     coarse_positions = (
         layout.coarse_semantic_window + 1 + layout.max_coarse_history + layout.coarse_window
     )
     frames = layout.fine_window
     stages = [
-        (n_parameters(config.text) * size, _causal_bytes(config.text, text_positions, size)),
-        (n_parameters(config.coarse) * size, _causal_bytes(config.coarse, coarse_positions, size)),
-        (n_parameters(config.fine) * size, _fine_bytes(config.fine, frames, size)),
+        (_weight_bytes(config.text, numbers), _causal_bytes(config.text, text_positions, numbers)),
+        (
+            _weight_bytes(config.coarse, numbers),
+            _causal_bytes(config.coarse, coarse_positions, numbers),
+        ),
+        (_weight_bytes(config.fine, numbers), _fine_bytes(config.fine, frames, size)),
         (n_codec_parameters(config.codec, layout) * 4, _codec_bytes(config.codec, frames)),
     ]
     if offload:
         return max(weights + batch * work for weights, work in stages)
     return sum(weights for weights, _ in stages) + batch * max(work for _, work in stages)
-
-
-def fits(
-    config: CascadeConfig, info: DeviceInfo, *, dtype: torch.dtype, offload: bool, batch: int = 1
-) -> bool | None:
-    """Whether the model fits the device's free memory; None where that isn't known."""
-    if info.free_bytes is None:
-        return None
-    return memory_needed(config, dtype, offload, batch=batch) <= USABLE * info.free_bytes
 
 
 def n_parameters(config: GPTConfig) -> int:
@@ -202,6 +288,7 @@ def release_memory() -> None:
     """Give memory that is no longer used back to the system and to other programs."""
     gc.collect()
     _empty_caches()
+    _trim_heap()
 
 
 @contextlib.contextmanager
@@ -243,20 +330,41 @@ def _find(device: str, devices: tuple[DeviceInfo, ...]) -> DeviceInfo:
     raise InvalidSetting(f"there is no device {device!r} here; there is {there} (or 'auto')")
 
 
-def _dtype(precision: str, info: DeviceInfo) -> torch.dtype:
+def _numbers(precision: str, info: DeviceInfo) -> Numbers:
+    half = torch.bfloat16 if info.native_bfloat16 else torch.float16
     if precision == "auto":
-        if info.kind == "cuda":
-            return torch.bfloat16 if info.native_bfloat16 else torch.float16
-        return torch.float32
+        return Numbers(half if info.kind == "cuda" else torch.float32)
     if precision not in PRECISIONS:
         raise InvalidSetting(
             f"precision must be 'auto', {', '.join(map(repr, PRECISIONS))}, got {precision!r}"
         )
-    if precision == "bfloat16" and not info.native_bfloat16:
+    where = f"{info.device} ({info.name})"
+    if precision in CUDA_ONLY and info.kind != "cuda":
         raise InvalidSetting(
-            f"{info.device} ({info.name}) has no bfloat16 of its own; use 'float16' or 'float32'"
+            f"{precision!r} keeps keys and values in 8 bits, which only CUDA devices can; {where} "
+            f"can have {', '.join(map(repr, _possible(info)))}: use 'auto'"
         )
-    return PRECISIONS[precision]
+    numbers = PRECISIONS[precision]
+    if numbers.dtype == torch.bfloat16 and not info.native_bfloat16:
+        if info.kind != "cpu":
+            raise InvalidSetting(
+                f"{where} has no bfloat16 of its own, which {precision!r} needs; "
+                "use 'float16' or 'float32'"
+            )
+        _log.warning("%s computes bfloat16 slowly; int8 is quicker, and smaller", info.name)
+    if precision != "int8" or info.kind == "cuda":
+        return replace(numbers, dtype=half) if precision == "int8" else numbers
+    if info.kind == "mps" or not int8_linear.available():
+        raise InvalidSetting(
+            f"torch can't compute with int8 on {where}; a CPU or a CUDA device can: use 'auto'"
+        )
+    return numbers
+
+
+def _possible(info: DeviceInfo) -> list[str]:
+    """Names of the precisions that a device which isn't CUDA's can have."""
+    names = [*STORED, "int8"] if info.kind == "cpu" else list(STORED)
+    return ["auto", *names]
 
 
 def _offload(offload: bool | str, info: DeviceInfo, needed_bytes: int | None) -> bool:
@@ -276,10 +384,26 @@ def _offload(offload: bool | str, info: DeviceInfo, needed_bytes: int | None) ->
     return needed_bytes > USABLE * info.free_bytes
 
 
-def _causal_bytes(config: GPTConfig, positions: int, size: int) -> int:
+def _weight_bytes(config: GPTConfig, numbers: Numbers) -> int:
+    total = n_parameters(config)
+    matrices = 12 * config.n_layer * config.n_embd**2
+    fine = isinstance(config, FineConfig)
+    head = 0 if fine else config.output_vocab_size * config.n_embd
+    size = numbers.dtype.itemsize
+    if numbers.weights == "model":
+        return total * size
+    if numbers.dtype == torch.float32:
+        # a CPU's: of the matrices a second copy, packed for prompts
+        return 2 * matrices + head + size * (total - matrices - head)
+    return total * size + (0 if fine else matrices + head)  # decode steps have their own
+
+
+def _causal_bytes(config: GPTConfig, positions: int, numbers: Numbers) -> int:
     """KV cache of one row, the hidden states of its prompt and float32 logits of one step."""
-    positions = min(positions, config.block_size)
+    positions, size = min(positions, config.block_size), numbers.dtype.itemsize
     cache = 2 * config.n_layer * positions * config.n_embd * size
+    if numbers.cache == "int8":
+        cache = 2 * config.n_layer * positions * (config.n_embd + 4 * config.n_head)
     return cache + 8 * positions * config.n_embd * size + 4 * config.output_vocab_size * 4
 
 
@@ -319,14 +443,6 @@ def _cuda_info(index: int) -> DeviceInfo:
     return DeviceInfo(f"cuda:{index}", "cuda", properties.name, total, free, native)
 
 
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine() or "CPU"
-
-
 def _main_memory() -> tuple[int | None, int | None]:
     """Total and free bytes, as far as the system and its containers tell."""
     if sys.platform == "win32":
@@ -360,8 +476,6 @@ def _number_in(file: Path) -> int | None:
 
 
 def _windows_memory() -> tuple[int | None, int | None]:
-    import ctypes
-
     class Status(ctypes.Structure):
         _fields_ = [
             ("length", ctypes.c_ulong),
@@ -383,10 +497,20 @@ def _empty_caches() -> None:
         torch.mps.empty_cache()
 
 
+def _trim_heap() -> None:
+    """glibc keeps what was freed in pieces of some megabytes, as weights are."""
+    if sys.platform == "linux":
+        # another C library has no such function, and needs none
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error)
+    if text == "could not create a primitive":  # oneDNN says no more than that
+        return True
     return any(
         sign in text
         for sign in (

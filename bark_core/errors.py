@@ -18,6 +18,7 @@ BarkError
 ├── GenerationError         the cascade couldn't finish
 │   ├── EmptyGeneration     the model ended before it made a sound
 │   ├── OutOfMemory         the device has too little memory for this
+│   ├── WorkerLost          the process that made it ended; it can be made again
 │   └── Cancelled           somebody pressed Stop
 └── StorageError            a file can't be written: full disk, no permission
 
@@ -97,6 +98,26 @@ class EmptyGeneration(GenerationError):
 
 class OutOfMemory(GenerationError):
     """The device has too little memory."""
+
+
+class WorkerLost(GenerationError):
+    """The process or machine that worked on it is gone. What was asked for may be sound.
+
+    Attributes:
+        stepped_down: the next attempt runs with less memory, so this one needn't count.
+    """
+
+    def __init__(self, message: str, *, stepped_down: bool = False) -> None:
+        super().__init__(message)
+        self.stepped_down = stepped_down
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored_worker_lost, (str(self), self.stepped_down)
+
+
+def _restored_worker_lost(message: str, stepped_down: bool) -> WorkerLost:
+    """For pickle, which knows no keyword arguments."""
+    return WorkerLost(message, stepped_down=stepped_down)
 
 
 class Cancelled(GenerationError):

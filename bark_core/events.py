@@ -15,6 +15,7 @@ from bark_core.tokens import Audio
 
 if TYPE_CHECKING:
     from bark_core.generation import Generation
+    from bark_core.quality import Problem
 
 
 class Stage(StrEnum):
@@ -38,13 +39,28 @@ class StageProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """A take of a segment went wrong; another one follows."""
+
+    segment: int  # 0..n_segments - 1
+    n_segments: int
+    take: int  # of the one that follows
+    problems: tuple[Problem, ...]  # of the one before
+
+
+@dataclass(frozen=True, slots=True)
 class AudioChunk:
-    """Sound that is ready, in the order in which it is to be heard, pauses included."""
+    """Sound that is ready, in the order in which it is to be heard, pauses included.
+
+    A segment is one chunk, or where the request has streaming several; the last one of them has
+    `ends_segment`.
+    """
 
     audio: Audio
     segment: int
     n_segments: int
-    so_far: Generation  # everything up to and including this segment
+    so_far: Generation  # all segments that are finished: maybe none yet while one is streaming
+    ends_segment: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +85,4 @@ class Stopped:
     partial: Generation | None = None
 
 
-Event = StageProgress | AudioChunk | Finished | Failed | Stopped
+Event = StageProgress | Retry | AudioChunk | Finished | Failed | Stopped

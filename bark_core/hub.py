@@ -154,6 +154,16 @@ class Hub:
         path = self.path(pin, file)
         return path.is_file() and path.stat().st_size == file.size
 
+    def bytes_here(self, pin: Pin, file: RemoteFile) -> int:
+        """How much of a file has been downloaded."""
+        if self.has(pin, file):
+            return file.size
+        return min(file.size, _size(self.path(pin, file).with_name(_partial(file))))
+
+    def repositories(self) -> list[str]:
+        """Those whose commit is recorded, from which something may have been downloaded."""
+        return sorted(name for name in self._pins() if self.pinned(name))
+
     def fetch(
         self,
         pin: Pin,
@@ -175,7 +185,8 @@ class Hub:
         missing = [file for file in files if not self.has(pin, file)]
         if missing:
             with self.lock(slug(pin.repository), progress):
-                self._fetch(pin, missing, progress, reserve_bytes)
+                here = sum(file.size for file in files if file not in missing)
+                self._fetch(pin, missing, _Report(progress, missing, here), reserve_bytes)
         return [self.path(pin, file) for file in files]
 
     def forget(self, repository: str) -> None:
@@ -227,25 +238,22 @@ class Hub:
         self,
         pin: Pin,
         missing: list[RemoteFile],
-        progress: ProgressCallback | None,
+        report: _Report,
         reserve_bytes: int,
     ) -> None:
         if self.offline:
             names = ", ".join(file.path for file in missing)
             raise DownloadError(f"the network is off, and of {pin.repository} is missing: {names}")
         partials = [self.path(pin, file).with_name(_partial(file)) for file in missing]
-        started = [
-            min(_size(part), file.size) for part, file in zip(partials, missing, strict=True)
-        ]
-        total = sum(file.size for file in missing)
-        check_space(self.cache, total - sum(started) + reserve_bytes, pin.repository)
-        report = _Report(progress, total)
+        to_come = sum(file.size - self.bytes_here(pin, file) for file in missing)
+        check_space(self.cache, to_come + reserve_bytes, pin.repository)
         for file, partial in zip(missing, partials, strict=True):
             if self.has(pin, file):  # another process was faster
                 report.finish(file)
                 continue
             try:
                 partial.parent.mkdir(parents=True, exist_ok=True)
+                partial.touch()  # of an empty file nothing would come
                 self._download(pin, file, partial, report)
                 _verify(pin, file, partial, report)
                 os.replace(partial, self.path(pin, file))
@@ -307,12 +315,14 @@ class _BrokenLineError(Exception):
 
 
 class _Report:
-    """Progress over several files, passed on now and then."""
+    """Progress over several files, passed on now and then; those that are here count as done."""
 
-    def __init__(self, progress: ProgressCallback | None, total: int) -> None:
+    def __init__(
+        self, progress: ProgressCallback | None, missing: Iterable[RemoteFile], here_bytes: int
+    ) -> None:
         self._progress = progress
-        self._total = total
-        self._finished = 0  # bytes of files that are done
+        self._total = here_bytes + sum(file.size for file in missing)
+        self._finished = here_bytes  # bytes of files that are done
         self._done = 0  # bytes of the file that is being worked on
         self._last = float("-inf")
 

@@ -15,12 +15,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from bark_core.codec import Codec
 from bark_core.config import (
     BARK_CUES,
     BARK_LANGUAGES,
     BARK_LAYOUT,
+    AnalysisConfig,
     CascadeConfig,
     CodecConfig,
     FineConfig,
@@ -76,9 +78,30 @@ _LARGEST = {
 }
 
 
+_FIRST_VALUES = (
+    *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_),
+    *(Tensor.normal_, Tensor.uniform_),
+)
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Modules made inside don't draw first values for their weights.
+
+    On the meta device that would do nothing, but import torch's whole compiler for it.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func in _FIRST_VALUES:
+            return given["tensor"] if "tensor" in given else args[0]
+        return func(*args, **given)
+
+
 def new_module(stage: StageName, config: CascadeConfig) -> CausalGPT | FineGPT | Codec:
     """The stage's module on the meta device, without memory for weights."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialised():
         match stage:
             case "semantic":
                 return CausalGPT(config.text)
@@ -175,7 +198,7 @@ def from_transformers(
     if stage == "codec":
         return from_encodec(found, config)
     shapes = expected_shapes(stage, config)
-    ours = {_transformers_name(name): name for name in (*shapes, *_shared(config.fine))}
+    ours = {transformers_name(name): name for name in (*shapes, *_shared(config.fine))}
     found = {
         ours.get(name, f"{prefix}{name}"): tensor
         for name, tensor in found.items()
@@ -390,6 +413,22 @@ def _check_codec(codec: CodecConfig) -> None:
         raise InvalidCheckpoint(f"the codec's lstm must be within 0..16, got {codec.lstm!r}")
     if not 1 <= len(codec.ratios) <= 8 or not all(_is_whole(r, 1, 64) for r in codec.ratios):
         raise InvalidCheckpoint(f"the codec's ratios must be 1..8 numbers, got {codec.ratios!r}")
+    if codec.analysis is not None:
+        _check_analysis(codec.analysis)
+
+
+def _check_analysis(analysis: AnalysisConfig) -> None:
+    numbers = (analysis.lowest_hz, analysis.highest_hz, analysis.floor)
+    if (
+        not _is_whole(analysis.window, 1, 65_536)
+        or not _is_whole(analysis.n_mels, 1, 1024)
+        or not all(isinstance(n, (int, float)) and 0 < n < 1e6 for n in numbers)
+        or analysis.lowest_hz >= analysis.highest_hz
+    ):
+        raise InvalidCheckpoint(
+            "the codec's analysis must have a window of 1..65,536 samples, 1..1024 bands and "
+            f"rising frequencies, got {analysis!r}"
+        )
 
 
 def _is_whole(value: object, low: int, high: int) -> bool:
@@ -426,7 +465,8 @@ def _share(state: State, config: FineConfig) -> State:
     return state
 
 
-def _transformers_name(name: str) -> str:
+def transformers_name(name: str) -> str:
+    """What transformers calls one of a transformer's weights, within its stage."""
     parts = name.removeprefix("transformer.").split(".")
     return ".".join(_TRANSFORMERS_PARTS.get(part, part) for part in parts)
 

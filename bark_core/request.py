@@ -11,14 +11,17 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bark_core.errors import InvalidSetting, InvalidText
+from bark_core.errors import InvalidSetting, InvalidText, InvalidTokens
 
 if TYPE_CHECKING:
+    from bark_core.tokens import SemanticTokens
     from bark_core.voices import Voice
 
 MAX_TEXT_CHARACTERS = 100_000
 MAX_SEED = 2**63 - 1
 MAX_TEMPERATURE = 5.0
+MAX_RETRIES = 10
+MAX_TAKE = 1_000_000
 
 
 def _number(what: str, value: object, low: float, high: float) -> float:
@@ -124,9 +127,19 @@ class GenerationRequest:
         seed: 0..2**63 - 1; the same request with the same seed gives the same sound.
         settings: of the three stages.
         segment_pause_s: silence between two segments, 0..10 s.
+        retries: how many further takes a segment gets when something is wrong with it, 0..10;
+            of all its takes, the one with the fewest problems is kept.
+        take: which of the takes of this seed to begin with, 0..1,000,000; another take is
+            another sound.
+        words: semantic tokens of each segment, kept from an earlier result: the semantic stage
+            is skipped, the words and their timing stay, the sound is made anew. As many as the
+            text has segments.
+        streaming: have a segment's sound before the segment is finished. Its semantic and coarse
+            tokens are the same; the fine stage, which sees both ways, sees less of what follows,
+            so the sound differs in detail. Goes without retries: what was heard stays.
 
     Raises:
-        InvalidText, InvalidSetting: at once, when the request is made.
+        InvalidText, InvalidSetting, InvalidTokens: at once, when the request is made.
     """
 
     text: str
@@ -134,6 +147,10 @@ class GenerationRequest:
     seed: int = field(default_factory=random_seed)
     settings: Settings = field(default_factory=Settings)
     segment_pause_s: float = 0.25
+    retries: int = 0
+    take: int = 0
+    words: tuple[SemanticTokens, ...] | None = None
+    streaming: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -147,3 +164,16 @@ class GenerationRequest:
             )
         _integer("seed", self.seed, 0, MAX_SEED)
         _number("segment_pause_s", self.segment_pause_s, 0.0, 10.0)
+        _integer("retries", self.retries, 0, MAX_RETRIES)
+        _integer("take", self.take, 0, MAX_TAKE)
+        _boolean("streaming", self.streaming)
+        if self.streaming and self.retries:
+            raise InvalidSetting(
+                f"what was heard can't be said again: streaming goes without retries, got "
+                f"{self.retries}; turn one of them off"
+            )
+        if self.words is not None and not (isinstance(self.words, tuple) and self.words):
+            raise InvalidTokens(
+                "words must be a tuple of the semantic tokens of each segment, "
+                f"got {type(self.words).__name__}; leave them out to have them made"
+            )

@@ -1,37 +1,45 @@
-"""From logits to tokens: top-p, top-k, temperature, and one random generator a row.
+"""From logits to tokens: top-p, top-k, temperature, and one random number for each draw.
 
 The order is that of suno-ai/bark: top-p on the unscaled logits, then top-k, then the softmax
-of logits / temperature, then one draw. No step waits for the device.
+of logits / temperature, then one draw. A draw is the inverse of the distribution function at a
+uniform number, and those are drawn in advance: no device needs a generator, no step waits for
+the device, and the same numbers are used wherever and beside whomever a row is decoded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bark_core.errors import GenerationError
 from bark_core.request import SamplingParams
 
 StageName = Literal["semantic", "coarse", "fine"]
 _STAGE_KEYS: dict[StageName, int] = {"semantic": 0, "coarse": 1, "fine": 2}
 
 
-def stage_generator(
-    seed: int, segment: int, stage: StageName, *, take: int = 0, device: str | torch.device = "cpu"
-) -> torch.Generator:
-    """The random generator of one stage of one segment.
+def stage_generator(seed: int, segment: int, stage: StageName, *, take: int = 0) -> torch.Generator:
+    """The random generator of one stage of one segment, on the CPU.
 
     Each draws from a stream of its own, so a result depends neither on its neighbours in a batch
     nor on how the stages take turns.
     """
     key = np.random.SeedSequence([seed, segment, _STAGE_KEYS[stage], take])
-    generator = torch.Generator(device=device)
-    # 63 bits: some devices refuse seeds that don't fit a signed integer
+    generator = torch.Generator()
+    # 63 bits: some generators refuse seeds that don't fit a signed integer
     generator.manual_seed(int(key.generate_state(1, np.uint64)[0]) >> 1)
     return generator
+
+
+def uniforms(generator: torch.Generator, n: int) -> Tensor:
+    """The next n numbers of a stream, float32 [n] on the CPU, each in [0, 1).
+
+    They are the same whether they are asked for at once or bit by bit.
+    """
+    return torch.rand(n, generator=generator)
 
 
 def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
@@ -79,17 +87,39 @@ def soften(logits: Tensor, temperature: float) -> Tensor:
     return torch.softmax(logits.float() / temperature, dim=-1)
 
 
-def draw(probs: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    """Draw one token a row, each row from its own generator.
+def pick(probs: Tensor, uniform: Tensor) -> Tensor:
+    """Draw one token from each row: the first at which the running sum exceeds the number.
+
+    Where rounding leaves the whole sum at or below it, the first at which the sum is whole.
 
     Args:
-        probs: float32 [B, V].
-        generators: B of them.
+        probs: float32 [..., V], not negative.
+        uniform: float32 [...], in [0, 1).
     Returns:
-        int64 [B].
+        int64 [...]; -1 where the probabilities aren't finite.
     """
-    rows = [
-        torch.multinomial(row, 1, generator=generator)
-        for row, generator in zip(probs, generators, strict=True)
-    ]
-    return torch.cat(rows)
+    reached = probs.cumsum(dim=-1)
+    total = reached[..., -1:]
+    below = torch.minimum(uniform[..., None], torch.nextafter(total, torch.zeros_like(total)))
+    token = torch.searchsorted(reached, below.contiguous(), right=True)
+    return token.where(total.isfinite(), -1)[..., 0]
+
+
+def checked(token: Tensor) -> int:
+    """What `pick` gave for one row, on the host.
+
+    Raises:
+        GenerationError: the probabilities weren't finite.
+    """
+    number = int(token)
+    if number < 0:
+        raise not_finite()
+    return number
+
+
+def not_finite() -> GenerationError:
+    """The error of a row whose logits are NaN or infinite."""
+    return GenerationError(
+        "the model made NaN or infinity instead of tokens; its files may be damaged: get them "
+        "again, or load it in float32"
+    )

@@ -26,7 +26,7 @@ from bark_core.config import TokenLayout
 from bark_core.errors import EmptyGeneration
 from bark_core.events import Stage, StageProgress
 from bark_core.request import SemanticParams
-from bark_core.sampling import draw, probabilities
+from bark_core.sampling import checked, pick, probabilities, uniforms
 from bark_core.tokens import SemanticTokens, TextTokens
 from bark_core.transformer import CausalGPT
 
@@ -48,18 +48,31 @@ def history_row(history: SemanticTokens | None, layout: TokenLayout) -> NDArray[
     return row
 
 
+def prompt_of(model: CausalGPT, text: TextTokens, history: SemanticTokens | None) -> Tensor:
+    """The whole prompt as embeddings without positions, [1, W + 1, C]."""
+    layout = text.layout
+    words = torch.from_numpy(text_row(text))[None].to(model.device)
+    past = torch.from_numpy(history_row(history, layout))[None].to(model.device)
+    return embed_prompt(model, words, past, layout)
+
+
 def embed_prompt(model: CausalGPT, text: Tensor, history: Tensor, layout: TokenLayout) -> Tensor:
     """Text plus history, then the token that says "speak": [B, W], [B, W] to [B, W + 1, C]."""
     infer = torch.full_like(text[:, :1], layout.semantic_infer)
     return torch.cat([model.embed(text) + model.embed(history), model.embed(infer)], dim=1)
 
 
+def live_range(layout: TokenLayout, *, allow_end: bool) -> tuple[int, int]:
+    """Token ids that may come, the end token last."""
+    # the end token's id follows the last semantic token's, so one slice of the head is enough
+    return 0, layout.semantic_vocab + (1 if allow_end else 0)
+
+
 def live_logits(
     model: CausalGPT, hidden: Tensor, layout: TokenLayout, *, allow_end: bool
 ) -> Tensor:
-    """Logits of the tokens that may come next, the end token last: [B, C] to [B, vocab (+ 1)]."""
-    # the end token's id follows the last semantic token's, so one slice of the head is enough
-    return model.logits(hidden, 0, layout.semantic_vocab + (1 if allow_end else 0))
+    """Logits of the tokens that may come next: [B, C] to [B, vocab (+ 1)]."""
+    return model.logits(hidden, *live_range(layout, allow_end=allow_end))
 
 
 def step_limit(params: SemanticParams, layout: TokenLayout) -> int:
@@ -89,42 +102,47 @@ def generate_semantic(
     Args:
         text: [L], L <= layout.text_window.
         history: a voice's semantic tokens, [S]; the last text_window of them count.
-        generator: on the model's device.
+        generator: on the CPU.
     Returns:
         [S] at layout.semantic_rate_hz, 1 <= S <= layout.max_semantic_tokens.
     Raises:
         EmptyGeneration: the very first token was the end.
+        GenerationError: the model made NaN or infinity.
     Source: suno-ai/bark, generate_text_semantic.
     """
     params = params or SemanticParams()
     layout = text.layout
     limit = step_limit(params, layout)
-    text_in = torch.from_numpy(text_row(text))[None].to(model.device)
-    history_in = torch.from_numpy(history_row(history, layout))[None].to(model.device)
-
     cache = model.new_cache(batch=1, length=layout.text_window + 1 + limit)
+    draws = uniforms(generator, limit).to(model.device)
+    live = live_range(layout, allow_end=params.allow_early_stop)
     tokens: list[int] = []
     with torch.inference_mode():
-        hidden = model(embed_prompt(model, text_in, history_in, layout), cache)[:, -1]
+        hidden = model.prefill(prompt_of(model, text, history), cache)
+        decoder = model.decoder()
     while True:
         with torch.inference_mode():
-            logits = live_logits(model, hidden, layout, allow_end=params.allow_early_stop)
-            probs = probabilities(logits, params)
-            token = draw(probs, [generator])
+            probs = probabilities(decoder.logits(hidden, *live), params)
+            token = pick(probs, draws[len(tokens) : len(tokens) + 1])
             if params.allow_early_stop and _ends(token, probs, params, layout):
                 break
-            tokens.append(int(token))
+            tokens.append(checked(token))
             if len(tokens) >= limit:
                 break
-            hidden = model(model.embed(token[:, None]), cache)[:, -1]
+            hidden = decoder.step(token, [cache])
         yield StageProgress(Stage.SEMANTIC, len(tokens), limit)
     if not tokens:
-        raise EmptyGeneration(
-            "the model ended before it said anything; try another seed, a higher semantic "
-            "temperature or a longer text"
-        )
+        raise nothing_said()
     yield StageProgress(Stage.SEMANTIC, len(tokens), len(tokens))
     return SemanticTokens(np.array(tokens), layout)
+
+
+def nothing_said() -> EmptyGeneration:
+    """The error of a take whose very first token was the end."""
+    return EmptyGeneration(
+        "the model ended before it said anything; try another seed, a higher semantic "
+        "temperature or a longer text"
+    )
 
 
 def _ends(token: Tensor, probs: Tensor, params: SemanticParams, layout: TokenLayout) -> bool:

@@ -96,6 +96,9 @@ class Tokenizer:
         """
         return cls(_from_tokens(tokens))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored_tokenizer, (self._definition,)
+
     @property
     def n_tokens(self) -> int:
         """Size of the vocabulary: ids are 0..n_tokens - 1."""
@@ -166,6 +169,11 @@ def _past_marks(text: str, end: int, limit: int) -> int:
     ):
         end += 1
     return end
+
+
+def _restored_tokenizer(definition: str) -> Tokenizer:
+    """For pickle: the same one again."""
+    return Tokenizer(_from_json(definition))
 
 
 def _find(path: Path) -> Path:

@@ -1,7 +1,8 @@
 """Reading and writing files of weights, safely.
 
 Nothing in a file is ever executed: pickles are read with torch's restricted unpickler and four
-harmless numpy types, never otherwise. Whatever is wrong with a file is one InvalidCheckpoint.
+harmless numpy types, never otherwise. Whatever is wrong with a file is one InvalidCheckpoint; a
+lack of memory to read it is OutOfMemory.
 Tensors are mapped from the file where the format allows it, so that nothing is read before it
 is used.
 """
@@ -15,7 +16,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bark_core.errors import BarkError, InvalidCheckpoint, MissingFiles
+from bark_core.errors import BarkError, InvalidCheckpoint, MissingFiles, OutOfMemory
 from bark_core.files import storage_error
 
 MAX_JSON_BYTES = 32 * 2**20
@@ -57,8 +58,11 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
         return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
 
 
-def read_pickle(file: Path) -> Mapping[str, Any]:
+def read_pickle(file: Path, *, also: Sequence[Any] = ()) -> Mapping[str, Any]:
     """What `torch.save` wrote, restricted to tensors and plain values, mapped where possible.
+
+    Args:
+        also: further types that may be in it, each of which only holds data.
 
     Raises:
         MissingFiles, StorageError
@@ -67,7 +71,7 @@ def read_pickle(file: Path) -> Mapping[str, Any]:
     with _reading(file):
         # files of torch before 1.6 can't be mapped; they are read by the same restricted unpickler
         mapped = zipfile.is_zipfile(file)
-        with torch.serialization.safe_globals(_safe_globals()):
+        with torch.serialization.safe_globals([*_safe_globals(), *also]):
             data = torch.load(file, map_location="cpu", mmap=mapped, weights_only=True)
         if not isinstance(data, Mapping) or not all(isinstance(key, str) for key in data):
             raise InvalidCheckpoint(
@@ -148,6 +152,11 @@ def _reading(file: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise MissingFiles(f"there is no file {file}; put it there") from error
     except Exception as error:  # unpicklers fail in every way there is
+        if _is_lack_of_memory(error):
+            raise OutOfMemory(
+                f"there wasn't enough memory to read {file} ({_detail(error)}); close other "
+                "programs, or choose a smaller model"
+            ) from error
         if isinstance(error, OSError) and error.errno not in (None, 0, errno.EINVAL):
             raise storage_error("read", file, error) from error
         refused = _refused(str(error))
@@ -159,6 +168,14 @@ def _reading(file: Path) -> Iterator[None]:
         raise InvalidCheckpoint(
             f"{file} is damaged or not a file of weights ({_detail(error)}); get it again"
         ) from error
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """A file that can't be mapped isn't damaged."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    text = str(error)
+    return os.strerror(errno.ENOMEM) in text or "DefaultCPUAllocator" in text
 
 
 def _detail(error: Exception) -> str:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from bark_core import checkpoint
+from bark_core import models, native
 from bark_core.cascade import Cascade
-from bark_core.checkpoint import convert, installed, known_models, load, remove
+from bark_core.checkpoint import convert, load
 from bark_core.config import BARK_LAYOUT
 from bark_core.errors import (
     Cancelled,
     InvalidSetting,
     MissingFiles,
+    OutOfMemory,
     StorageError,
     UnknownModel,
 )
 from bark_core.formats import open_checkpoint, write_model
 from bark_core.hub import DownloadProgress
+from bark_core.int8_linear import Int8Linear
 from bark_core.layouts import STAGES
+from bark_core.models import installed, known_models, remove
 from bark_core.request import GenerationRequest
 from tests import tiny
 
@@ -148,6 +155,61 @@ def test_precision_in_memory_is_what_was_asked(tiny_folder: Path) -> None:
     assert loaded.identity.precision == "bfloat16"
 
 
+def test_int8_in_memory_is_close_to_float32(tiny_folder: Path) -> None:
+    exact = load(tiny_folder, device="cpu")
+    close = load(tiny_folder, device="cpu", precision="int8")
+    assert close.identity.precision == close.placement.precision == "int8"
+    assert close.text.dtype == close.fine.dtype == torch.float32
+    for stage in ("text", "coarse"):
+        logits = []
+        for cascade in (exact, close):
+            model = getattr(cascade, stage)
+            ids = torch.arange(30) % 20
+            cache = model.new_cache(1, 31)
+            hidden = [model.prefill(model.embed(ids[None]), cache)]
+            decoder = model.decoder()
+            hidden.append(decoder.step(ids[:1], [cache]))
+            logits.append(decoder.logits(torch.cat(hidden), 0, 24))
+            torch.testing.assert_close(
+                logits[-1], model.logits(torch.cat(hidden), 0, 24), rtol=1e-4, atol=1e-5
+            )
+        left = (logits[0] - logits[1]).abs().max()
+        assert 0 < left < 0.05 * logits[0].abs().max()
+    codes = torch.arange(32 * 8).view(1, 32, 8) % 16
+    expected, got = exact.fine(3, codes), close.fine(3, codes)
+    assert 0 < (got - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_int8_speaks_with_and_without_a_compiler(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = GenerationRequest("hello the hello", seed=4)
+    compiled = load(tiny_folder, device="cpu", precision="int8").generate(request)
+    monkeypatch.setattr(native, "library", lambda: None)
+    plain = load(tiny_folder, device="cpu", precision="int8").generate(request)
+    assert compiled.audio.duration_s > 0
+    assert plain.audio.duration_s > 0
+
+
+def test_memory_of_an_unloaded_int8_model_is_given_back(tiny_folder: Path) -> None:
+    cascade = load(tiny_folder, device="cpu", precision="int8")
+    cascade.unload()
+    for module in (*cascade.text.modules(), *cascade.fine.modules()):
+        if isinstance(module, Int8Linear):
+            assert module.weight.is_meta
+            assert module.packed is None
+
+
+def test_loading_does_not_import_torchs_compiler(tiny_folder: Path) -> None:
+    """Which takes longer than everything else together."""
+    code = (
+        "import sys; from bark_core import load; "
+        f"load({str(tiny_folder)!r}, device='cpu'); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_codec_can_be_written_small(tiny_folder: Path, tmp_path: Path) -> None:
     opened = open_checkpoint(tiny_folder)
     write_model(
@@ -163,7 +225,7 @@ def test_codec_can_be_written_small(tiny_folder: Path, tmp_path: Path) -> None:
         for folder in (tiny_folder, tmp_path / "small")
     ]
     assert sizes[1] < 0.6 * sizes[0]
-    load(tmp_path / "small", device="cpu").generate(GenerationRequest("Hi", seed=1))
+    load(tmp_path / "small", device="cpu").generate(GenerationRequest("Hi", seed=2))
 
 
 def test_converted_files_can_be_read_by_whoever_may_read_the_folder(
@@ -268,7 +330,7 @@ def test_known_models_say_what_they_need() -> None:
 
 @pytest.fixture
 def pup(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(checkpoint, "PUP_FOLDER", tiny_folder)
+    monkeypatch.setattr(models, "PUP_FOLDER", tiny_folder)
     return tiny_folder
 
 
@@ -281,7 +343,7 @@ def test_pup_is_bundled(pup: Path, tmp_path: Path) -> None:
 
 
 def test_pup_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(checkpoint, "PUP_FOLDER", tmp_path / "pup")
+    monkeypatch.setattr(models, "PUP_FOLDER", tmp_path / "pup")
     assert [info.name for info in known_models()] == ["small", "large"]
     with pytest.raises(MissingFiles):
         load("pup")
@@ -292,3 +354,22 @@ def test_nothing_of_the_machine_is_in_the_identity(tiny_folder: Path) -> None:
     assert str(tiny_folder.parent) not in json.dumps(
         [identity.source, identity.name, identity.revision]
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while opening: Cannot allocate memory (os error 12)"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("unable to mmap 7490784 bytes from file: Cannot allocate memory (12)"),
+    ],
+)
+def test_a_file_that_can_t_be_mapped_for_lack_of_memory_isn_t_called_damaged(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_file: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("bark_core.weights.safe_open", refuse)
+    with pytest.raises(OutOfMemory, match="semantic"):
+        load(tiny_folder, device="cpu")

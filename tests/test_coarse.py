@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from bark_core.coarse import flatten, generate_coarse, live_range, plan_coarse, 
 from bark_core.config import BARK_LAYOUT
 from bark_core.errors import InvalidSetting
 from bark_core.request import CoarseParams
-from bark_core.sampling import draw, probabilities
+from bark_core.sampling import pick, probabilities, uniforms
 from bark_core.tokens import CoarseCodes, SemanticTokens
 from bark_core.transformer import CausalGPT
 from tests.stages import result_of, seeded
@@ -24,7 +25,6 @@ LAYOUT = TINY_LAYOUT
 @pytest.fixture(scope="module")
 def model() -> CausalGPT:
     _, coarse, *_ = tiny_parts(4)
-    coarse.lm_head.weight.mul_(8)
     return coarse
 
 
@@ -92,7 +92,7 @@ def test_cached_windows_equal_plain_ones(
     history = history_of(n_history) if n_history else None
     params = CoarseParams(temperature=0.8, top_k=9, max_history=max_history)
     plan = plan_coarse(semantic, history, params)
-    generator = seeded(2)
+    draws = uniforms(seeded(2), plan.n_steps)
     made: list[int] = []
     for window_start in range(0, plan.n_steps, LAYOUT.coarse_window):
         prompt = plan.prompt(np.array(made[:window_start], dtype=np.int64)).tolist()
@@ -100,7 +100,7 @@ def test_cached_windows_equal_plain_ones(
             tokens = torch.tensor([prompt + made[window_start:]])
             start, stop = live_range(step, LAYOUT)
             logits = model.logits(model(model.embed(tokens)))[:, -1, start:stop]
-            made.append(int(draw(probabilities(logits, params), [generator])) + start)
+            made.append(int(pick(probabilities(logits, params), draws[step][None])) + start)
     run = generate_coarse(model, semantic, history=history, params=params, generator=seeded(2))
     assert flatten(result_of(run)).tolist() == made
 
@@ -116,3 +116,40 @@ def test_history_out_of_range_is_refused(model: CausalGPT, bad: int) -> None:
     params = CoarseParams(max_history=bad)
     with pytest.raises(InvalidSetting, match="max_history must be within 6"):
         next(generate_coarse(model, semantic_of(3), params=params, generator=seeded(0)))
+
+
+@pytest.mark.parametrize("n_history", [0, 2, 5, 30])
+def test_a_window_goes_on_as_long_as_nothing_slides(n_history: int) -> None:
+    """As long as the next prompt is this one and what was made since, and no longer."""
+    history = history_of(n_history) if n_history else None
+    plan = plan_coarse(semantic_of(40), history, CoarseParams())
+    made = np.random.default_rng(1).integers(20, 52, plan.n_steps)
+    n_made = 0
+    while n_made < plan.n_steps:
+        n_window = plan.n_window_steps(n_made)
+        assert n_made + n_window <= plan.n_steps
+        for n in range(LAYOUT.coarse_window, n_window + 1, LAYOUT.coarse_window):
+            later = plan.prompt(made[: n_made + n]).tolist()
+            longer = [*plan.prompt(made[:n_made]).tolist(), *made[n_made : n_made + n].tolist()]
+            if n < n_window:
+                assert later == longer
+            elif n_made + n < plan.n_steps:
+                assert later != longer
+        n_made += n_window
+    assert n_made == plan.n_steps
+
+
+@pytest.mark.parametrize("n_history", [0, 30])
+def test_a_window_needs_the_words_that_its_prompt_shows(n_history: int) -> None:
+    history = history_of(n_history) if n_history else None
+    plan = plan_coarse(semantic_of(40), history, CoarseParams())
+    for n_made in range(0, plan.n_steps, LAYOUT.coarse_window):
+        made = np.full(n_made, 21)
+        n_needed = plan.needs(n_made)
+        others = plan.semantic.copy()
+        others[plan.n_semantic_history + n_needed :] = 0
+        changed = replace(plan, semantic=others)
+        assert (changed.prompt(made) == plan.prompt(made)).all()
+        if n_needed <= 40:
+            others[plan.n_semantic_history + n_needed - 1] += 1
+            assert (replace(plan, semantic=others).prompt(made) != plan.prompt(made)).any()

@@ -207,3 +207,28 @@ def test_encode_equals_encodec(encodec_pair: tuple[Any, Codec]) -> None:
     with torch.no_grad():
         expected = theirs.encode(torch.from_numpy(sound)[None, None])[0][0][0]
     assert np.array_equal(ours.encode(Audio(sound)).values, expected.numpy()[:3])
+
+
+@pytest.mark.parametrize("lstm", [0, 1, 2])
+@pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
+@pytest.mark.parametrize("n_residual_layers", [1, 3])
+def test_sound_in_pieces_is_the_sound_of_the_whole(
+    lstm: int, pad_mode: str, n_residual_layers: int
+) -> None:
+    config = dataclasses.replace(
+        CONFIG, lstm=lstm, pad_mode=pad_mode, n_residual_layers=n_residual_layers
+    )
+    codec, codes = make_codec(config), random_codes(60)
+    whole = codec.decode(codes).samples
+    pieces, start = [], 0
+    for stop in (8, 9, 11, 30, 31, 60):
+        so_far = FineCodes(codes.values[:, :stop], LAYOUT)
+        pieces.append(codec.decode_from(so_far, start).samples)
+        start = stop
+    np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-5)
+
+
+def test_a_codec_that_looks_ahead_makes_no_pieces() -> None:
+    codec = make_codec(dataclasses.replace(CONFIG, causal=False, lstm=0))
+    with pytest.raises(InvalidSetting, match="streaming"):
+        codec.decode_from(random_codes(9), 3)

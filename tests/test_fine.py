@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bark_core.config import BARK_LAYOUT
-from bark_core.fine import generate_fine, plan_fine
+from bark_core.fine import Piece, generate_fine, piece_at, plan_fine
 from bark_core.request import FineParams
 from bark_core.tokens import CoarseCodes, FineCodes
 from bark_core.transformer import FineGPT
@@ -100,3 +100,62 @@ def test_voice_changes_what_is_filled(model: FineGPT) -> None:
         for past in (None, fine_of(20))
     )
     assert (without != with_voice).any()
+
+
+def pieces_of(n_frames: int, n_at_once: int) -> list[Piece]:
+    """The pieces of a segment whose frames become known so many at a time."""
+    found: list[Piece] = []
+    for n_known in [*range(0, n_frames, n_at_once), n_frames]:
+        while True:
+            start = found[-1].stop if found else 0
+            piece = piece_at(start, n_known, complete=n_known == n_frames, layout=BARK_LAYOUT)
+            if piece is None:
+                break
+            found.append(piece)
+    return found
+
+
+@pytest.mark.parametrize("n_frames", [1, 29, 30, 31, 39, 40, 500, 1100])
+def test_pieces_are_the_same_however_the_frames_come(n_frames: int) -> None:
+    pieces = pieces_of(n_frames, n_frames)
+    assert pieces == pieces_of(n_frames, 1) == pieces_of(n_frames, 37)
+    assert [piece.start for piece in pieces] == [0, *(piece.stop for piece in pieces[:-1])]
+    assert pieces[-1].stop == n_frames
+    assert all(0 < p.stop - p.start <= p.seen - p.start <= 1024 for p in pieces)
+    assert pieces[0].stop == (30 if n_frames >= 39 else n_frames)  # 0.4 s, 0.12 s behind it
+
+
+@pytest.mark.parametrize("n_history", [0, 5, 40])
+@pytest.mark.parametrize("n_frames", [1, 20, 70])
+def test_codes_made_in_pieces_are_whole_and_are_other_ones(
+    model: FineGPT, n_frames: int, n_history: int
+) -> None:
+    coarse = coarse_of(n_frames)
+    history = fine_of(n_history) if n_history else None
+    whole, streamed = (
+        result_of(
+            generate_fine(model, coarse, history=history, generator=seeded(1), streaming=streaming)
+        ).values
+        for streaming in (False, True)
+    )
+    assert streamed.shape == whole.shape == (8, n_frames)
+    assert (streamed[:2] == coarse.values).all()
+    if n_frames > WINDOW:
+        assert (streamed != whole).any()
+
+
+def test_a_piece_sees_no_further_than_its_look_ahead(model: FineGPT) -> None:
+    params = FineParams(temperature=0)
+    coarse = coarse_of(70)
+    (first, *_) = (piece_at(0, 70, complete=True, layout=LAYOUT),)
+    assert first is not None
+    later = coarse.values.copy()
+    later[:, first.seen :] = (later[:, first.seen :] + 1) % LAYOUT.codebook_size
+    made = [
+        result_of(
+            generate_fine(model, codes, params=params, generator=seeded(1), streaming=True)
+        ).values
+        for codes in (coarse, CoarseCodes(later, LAYOUT))
+    ]
+    assert (made[0][:, : first.stop] == made[1][:, : first.stop]).all()
+    assert (made[0] != made[1]).any()

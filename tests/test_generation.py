@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +16,10 @@ from bark_core import (
     load_voice,
     read_audio,
     read_tags,
+    settings_from_metadata,
 )
 from bark_core.cascade import Cascade
-from bark_core.errors import InvalidAudio
+from bark_core.errors import InvalidAudio, InvalidSetting
 
 # random weights may end at once: let them go on for a while
 SETTINGS = Settings(semantic=SemanticParams(allow_early_stop=False, max_duration_s=0.3))
@@ -59,3 +62,41 @@ def test_result_is_a_voice_that_can_be_used_again(tiny_cascade: Cascade, tmp_pat
     assert voice.sha256 == result.voice.sha256
     again = tiny_cascade.generate(GenerationRequest("Four.", voice, 4, SETTINGS))
     assert again.metadata()["voice"]["sha256"] == voice.sha256
+
+
+def test_settings_are_read_back_from_what_was_told(tiny_cascade: Cascade) -> None:
+    details = tiny_cascade.generate(REQUEST).metadata()
+    assert settings_from_metadata(details) == SETTINGS
+    assert settings_from_metadata(json.loads(json.dumps(details))) == SETTINGS
+
+
+def test_settings_of_another_version_are_read_as_far_as_they_are_known() -> None:
+    assert settings_from_metadata({}) == Settings()
+    told = {"semantic": {"temperature": 0.2, "unheard_of": 1}, "more": {"a": 1}}
+    expected = Settings(semantic=SemanticParams(temperature=0.2))
+    assert settings_from_metadata({"settings": told}) == expected
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        7,
+        "hot",
+        [1],
+        None,
+        {"semantic": 7},
+        {"semantic": None},
+        {"fine": [1]},
+        {"semantic": {"temperature": "hot"}},
+        {"semantic": {"temperature": 99}},
+        {"semantic": {"top_k": 1.5}},
+        {"coarse": {"max_history": -1}},
+        {"semantic": {"allow_early_stop": "no"}},
+        {"fine": {"temperature": None}},
+        {"semantic": {"temperature": [[]] * 10_000}},
+    ],
+)
+def test_what_cannot_be_settings_is_refused(told: Any) -> None:
+    with pytest.raises(InvalidSetting) as caught:
+        settings_from_metadata({"settings": told})
+    assert len(str(caught.value)) < 100_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 import torch
 
 from bark_core.cascade import Cascade
-from bark_core.checkpoint import installed, load, remove, voice_fetcher
+from bark_core.checkpoint import download, load
+from bark_core.config import SMALL
 from bark_core.errors import (
     Cancelled,
     DownloadError,
@@ -23,6 +25,14 @@ from bark_core.errors import (
     UnknownModel,
 )
 from bark_core.hub import DownloadProgress, Hub
+from bark_core.models import (
+    installed,
+    model_config,
+    models_in_cache,
+    remove,
+    stored,
+    voice_fetcher,
+)
 from tests import tiny
 from tests.hub_server import FakeHub, serve
 
@@ -102,6 +112,65 @@ def test_progress_counts_all_bytes(small: FakeHub, tmp_path: Path) -> None:
     done = [step.done_bytes for step in steps]
     assert done == sorted(done)
     assert steps[-1].done_bytes == total
+
+
+def test_resumed_progress_counts_what_is_here(small: FakeHub, tmp_path: Path) -> None:
+    total = sum(len(content) for content in small.repositories[REPOSITORY].values())
+
+    small.on_bytes = lambda: time.sleep(0.05)
+
+    def stop(progress: DownloadProgress) -> None:
+        if progress.done_bytes > total // 2:
+            raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        get(small, tmp_path, progress=stop)
+    here = stored(REPOSITORY, tmp_path)
+    assert (here.installed, here.total_bytes) == (False, total)
+    assert total // 2 < here.done_bytes < total
+    steps: list[DownloadProgress] = []
+    get(small, tmp_path, progress=steps.append)
+    loading = [step for step in steps if step.step == "download"]
+    assert {step.total_bytes for step in loading} == {total}
+    assert loading[0].done_bytes >= here.done_bytes - 2**16
+    assert stored(REPOSITORY, tmp_path).done_bytes == total
+
+
+def test_a_download_alone_makes_a_model_ready(hub: FakeHub, tmp_path: Path) -> None:
+    cache = tmp_path
+    assert stored("small", cache).done_bytes == 0
+    assert model_config("small", cache) == SMALL
+    download("small", precision="float16", cache_dir=cache, endpoint=hub.url)
+    here = stored("small", cache)
+    assert here.installed
+    assert here.disk_bytes > here.done_bytes == here.total_bytes
+    config = model_config("small", cache)
+    assert config is not None
+    assert config.text.n_embd == tiny.WIDTH
+    cascade = load("small", precision="float16", cache_dir=cache, local_files_only=True)
+    assert cascade.identity.precision == "float16"
+
+
+def test_what_was_downloaded_before_is_found_again(small: FakeHub, tmp_path: Path) -> None:
+    assert models_in_cache(tmp_path) == {}
+    get(small, tmp_path)
+    tiny.save_tiny_transformers_model(tmp_path / "mine")
+    load(tmp_path / "mine", device="cpu", cache_dir=tmp_path)
+    found = models_in_cache(tmp_path)
+    assert set(found) == {REPOSITORY, "mine"}
+    assert found[REPOSITORY] == REPOSITORY
+    assert load(found["mine"], cache_dir=tmp_path).identity.source == "mine"
+
+
+def test_removing_a_model_keeps_the_voices(small: FakeHub, tmp_path: Path) -> None:
+    small.repositories[PUBLISHED] = {**small.repositories[REPOSITORY], VOICE: b"a voice"}
+    get(small, tmp_path, "small")
+    kept = voice_fetcher(tmp_path, endpoint=small.url)(VOICE)
+    here = stored("small", tmp_path)
+    assert remove("small", tmp_path) == here.disk_bytes
+    assert not installed("small", tmp_path)
+    assert stored("small", tmp_path).disk_bytes == 0
+    assert voice_fetcher(tmp_path, local_files_only=True)(VOICE) == kept
 
 
 def test_broken_line_is_resumed_where_it_broke(small: FakeHub, tmp_path: Path) -> None:

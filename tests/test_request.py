@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bark_core.errors import BarkError, InvalidSetting, InvalidText
+from bark_core.errors import BarkError, InvalidSetting, InvalidText, InvalidTokens
 from bark_core.request import (
+    MAX_RETRIES,
     MAX_SEED,
+    MAX_TAKE,
     MAX_TEXT_CHARACTERS,
     CoarseParams,
     FineParams,
@@ -121,6 +123,23 @@ def test_seeds_out_of_range_are_refused(seed: Any) -> None:
 def test_pauses_out_of_range_are_refused(pause: Any) -> None:
     with pytest.raises(InvalidSetting, match="pause"):
         GenerationRequest("a", segment_pause_s=pause)
+
+
+@pytest.mark.parametrize(("name", "top"), [("retries", MAX_RETRIES), ("take", MAX_TAKE)])
+def test_takes_and_retries_are_whole_numbers_in_range(name: str, top: int) -> None:
+    values: Any
+    for values in (0, 1, top):
+        assert getattr(GenerationRequest("a", **{name: values}), name) == values
+    for values in (-1, top + 1, 1.0, True, "1", None, math.nan):
+        with pytest.raises(InvalidSetting, match=name):
+            GenerationRequest("a", **{name: values})
+
+
+@pytest.mark.parametrize("words", [(), [], "words", 7])
+def test_words_are_those_of_each_segment(words: Any) -> None:
+    assert GenerationRequest("a").words is None
+    with pytest.raises(InvalidTokens, match="words"):
+        GenerationRequest("a", words=words)
 
 
 def test_requests_without_a_seed_differ() -> None:

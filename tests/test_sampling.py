@@ -9,15 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bark_core.errors import GenerationError
 from bark_core.request import SamplingParams
 from bark_core.sampling import (
     StageName,
-    draw,
+    checked,
     keep_top_k,
     keep_top_p,
+    pick,
     probabilities,
     soften,
     stage_generator,
+    uniforms,
 )
 
 logit_lists = st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=12)
@@ -120,27 +123,45 @@ def test_lower_temperatures_are_more_certain() -> None:
     assert best[-1] == 1
 
 
-def test_the_same_seed_draws_the_same() -> None:
-    probs = torch.softmax(torch.randn(3, 40, generator=torch.Generator().manual_seed(1)), -1)
-
-    def draws() -> list[int]:
-        generators = [stage_generator(7, row, "semantic") for row in range(3)]
-        drawn: list[int] = torch.cat([draw(probs, generators) for _ in range(5)]).tolist()
-        return drawn
-
-    assert draws() == draws()
+def test_the_same_seed_draws_the_same_numbers_all_at_once_or_bit_by_bit() -> None:
+    whole = uniforms(stage_generator(7, 0, "semantic"), 1000)
+    generator = stage_generator(7, 0, "semantic")
+    parts = [uniforms(generator, n) for n in (1, 7, 16, 400, 576)]
+    assert torch.equal(torch.cat(parts), whole)
+    assert 0 <= whole.min() < 0.01
+    assert 0.99 < whole.max() < 1
 
 
 def test_a_row_draws_the_same_whatever_its_neighbours() -> None:
     probs = torch.softmax(torch.randn(4, 40, generator=torch.Generator().manual_seed(2)), -1)
-    together = draw(probs, [stage_generator(7, row, "coarse") for row in range(4)])
-    alone = [draw(probs[row : row + 1], [stage_generator(7, row, "coarse")]) for row in range(4)]
-    assert together.tolist() == torch.cat(alone).tolist()
+    numbers = uniforms(stage_generator(7, 0, "coarse"), 4)
+    alone = [pick(probs[row], numbers[row]) for row in range(4)]
+    assert torch.equal(pick(probs, numbers), torch.stack(alone))
 
 
-def test_each_row_needs_a_generator() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        draw(torch.full((2, 3), 1 / 3), [stage_generator(0, 0, "semantic")])
+@given(
+    st.lists(st.floats(0, 1, width=32), min_size=1, max_size=12).filter(lambda p: sum(p) > 1e-3),
+    st.floats(0, 1, exclude_max=True, width=32),
+)
+def test_the_first_token_whose_running_sum_exceeds_the_number_is_drawn(
+    weights: list[float], number: float
+) -> None:
+    probs = torch.tensor(weights) / torch.tensor(weights).sum()
+    reached = probs.cumsum(-1)
+    token = int(pick(probs, torch.tensor(number)))
+    assert probs[token] > 0
+    if reached[-1] > number:
+        assert reached[token] > number
+        assert token == 0 or reached[token - 1] <= number
+    else:
+        assert reached[token] == reached[-1]
+
+
+def test_what_is_not_finite_draws_nothing_and_leaves_its_neighbours_alone() -> None:
+    probs = torch.tensor([[0.5, 0.5], [torch.nan, 0.5], [0.5, 0.5]])
+    assert pick(probs, torch.tensor([0.0, 0.5, 0.75])).tolist() == [0, -1, 1]
+    with pytest.raises(GenerationError, match="NaN"):
+        checked(pick(probs[1], torch.tensor(0.5)))
 
 
 def test_streams_of_seeds_segments_stages_and_takes_differ() -> None:
@@ -158,7 +179,7 @@ def test_streams_of_seeds_segments_stages_and_takes_differ() -> None:
 
 def test_draws_follow_the_probabilities() -> None:
     probs = torch.tensor([[0.5, 0.3, 0.2, 0.0]])
-    generator = stage_generator(3, 0, "fine")
-    counts = np.bincount([int(draw(probs, [generator])) for _ in range(2000)], minlength=4) / 2000
+    numbers = uniforms(stage_generator(3, 0, "fine"), 2000)
+    counts = np.bincount(pick(probs.expand(2000, 4), numbers).numpy(), minlength=4) / 2000
     assert counts == pytest.approx(probs[0].numpy(), abs=0.05)
     assert counts[3] == 0

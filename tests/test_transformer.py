@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import TypeVar
 
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bark_core import native
 from bark_core.config import FineConfig, GPTConfig
 from bark_core.errors import InvalidCheckpoint, InvalidTokens
-from bark_core.transformer import CausalGPT, FineGPT
+from bark_core.transformer import CausalGPT, CompiledDecoder, FineGPT, KVCache, PlainDecoder
 from tests.tiny import tiny_config
 
 CONFIG = tiny_config().text
@@ -237,3 +239,77 @@ def test_published_fine_shapes_have_the_published_number_of_parameters(
         model = FineGPT(shape)
     model.tie_weights()
     assert sum(parameter.numel() for parameter in model.parameters()) == expected
+
+
+@pytest.mark.parametrize("n_past", [0, 5])
+@pytest.mark.parametrize("n_out", [1, 3, 9])
+def test_fewer_positions_out_are_the_last_of_all(model: CausalGPT, n_past: int, n_out: int) -> None:
+    ids = tokens(2, n_past + 9)
+    whole, part = model.new_cache(2, 20), model.new_cache(2, 20)
+    for cache in (whole, part):
+        model(model.embed(ids[:, :n_past]), cache) if n_past else None
+    expected = model(model.embed(ids[:, n_past:]), whole)[:, -n_out:]
+    got = model(model.embed(ids[:, n_past:]), part, n_out=n_out)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(part.both, whole.both, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def decoder_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type:
+    """Both kinds of decoder: the compiled one, and the one without a compiler."""
+    if request.param == "plain":
+        monkeypatch.setattr(native, "library", lambda: None)
+        return PlainDecoder
+    if native.library() is None:
+        pytest.skip("there is no compiler here")
+    return CompiledDecoder
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("n_prompt", [1, 7])
+def test_the_decoder_goes_on_as_the_model_does(
+    decoder_kind: type, batch: int, bias: bool, n_prompt: int
+) -> None:
+    torch.manual_seed(2)
+    model = lively(CausalGPT(dataclasses.replace(CONFIG, bias=bias)))
+    ids = tokens(batch, 12)
+    plain, quick = model.new_cache(batch, 12), [model.new_cache(1, 12) for _ in range(batch)]
+    model(model.embed(ids[:, :n_prompt]), plain)
+    for row, cache in zip(ids, quick, strict=True):
+        model(model.embed(row[None, :n_prompt]), cache)
+    decoder = model.decoder()
+    assert isinstance(decoder, decoder_kind)
+    for place in range(n_prompt, 12):
+        expected = model(model.embed(ids[:, place : place + 1]), plain)[:, 0]
+        got = decoder.step(ids[:, place], quick)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(decoder.logits(got, 3, 9), model.logits(expected, 3, 9))
+    assert {cache.n_positions for cache in (plain, *quick)} == {12}
+    keys = torch.cat([cache.keys for cache in quick], dim=1)
+    torch.testing.assert_close(keys, plain.keys, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InvalidTokens, match="full"):
+        decoder.step(ids[:, 0], quick)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 5, 8, 11])
+def test_a_row_of_the_decoder_has_the_same_numbers_whatever_is_beside_it(
+    decoder_kind: type, model: CausalGPT, n_rows: int
+) -> None:
+    """Bit for bit, though the rows stand at different positions."""
+    ids, decoder = tokens(n_rows, 20), model.decoder()
+    assert isinstance(decoder, decoder_kind)
+
+    def caches() -> list[KVCache]:
+        made = [model.new_cache(1, 20) for _ in range(n_rows)]
+        for row, cache in enumerate(made):
+            model(model.embed(ids[row : row + 1, : row + 1]), cache)
+        return made
+
+    beside, alone = caches(), caches()
+    for step in range(4):
+        together = decoder.step(ids[:, step], beside)
+        apart = [decoder.step(ids[n, step][None], [alone[n]]) for n in range(n_rows)]
+        assert torch.equal(together, torch.cat(apart))
+        logits = [decoder.logits(row, 0, 21) for row in apart]
+        assert torch.equal(decoder.logits(together, 0, 21), torch.cat(logits))

@@ -94,6 +94,9 @@ def tiny_parts(
         text, coarse, fine = CausalGPT(config.text), CausalGPT(config.coarse), FineGPT(config.fine)
         codec = Codec(config.codec, config.layout)
         codec.quantizer.codebooks.normal_()
+        with torch.no_grad():
+            for model in (text, coarse):  # so sharp that what they see shows in what is drawn
+                model.lm_head.weight.mul_(3)
     for module in (text, coarse, fine, codec):
         module.eval().requires_grad_(False)
     return text, coarse, fine, codec

@@ -173,9 +173,11 @@ def test_random_bytes_are_one_error(
 ) -> None:
     file = tmp_path_factory.getbasetemp() / "random.bin"
     file.write_bytes(content)
-    for read in (read_safetensors, read_pickle, read_json):
+    for read in (read_safetensors, read_pickle):
         with pytest.raises(InvalidCheckpoint):
             read(file)
+    with contextlib.suppress(InvalidCheckpoint):  # a few bytes may be JSON by chance
+        assert isinstance(read_json(file), dict)
 
 
 # --- weights of another model --------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""The same weights and seeds give the same logits and tokens as suno-ai/bark itself.
+"""The same weights and draws give the same logits and tokens as suno-ai/bark itself.
+
+The original draws with torch.multinomial; here it is made to draw by the same uniform numbers as
+ours, in the same way.
 
 Set BARK_ORIGINAL to a checkout of https://github.com/suno-ai/bark (commit f4f32d4; it needs
 `funcy`, `scipy` and `transformers`); without it these tests are skipped. Weights are random, of
@@ -11,7 +14,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,8 +25,9 @@ import torch
 
 from bark_core.coarse import generate_coarse
 from bark_core.config import BARK_LAYOUT, bark_config
-from bark_core.fine import generate_fine
+from bark_core.fine import frame_draws, generate_fine, plan_fine
 from bark_core.request import CoarseParams, FineParams, SemanticParams
+from bark_core.sampling import pick, uniforms
 from bark_core.semantic import generate_semantic
 from bark_core.tokens import CoarseCodes, FineCodes, SemanticTokens, TextTokens
 from bark_core.transformer import CausalGPT, FineGPT
@@ -91,6 +95,21 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def draw_by(monkeypatch: pytest.MonkeyPatch, numbers: Iterable[torch.Tensor]) -> None:
+    """Have torch.multinomial draw by uniform numbers: as many a call as it gets rows."""
+    coming = iter(numbers)
+
+    def multinomial(probs: torch.Tensor, num_samples: int) -> torch.Tensor:
+        assert num_samples == 1
+        return pick(probs, next(coming))[..., None]
+
+    monkeypatch.setattr(torch, "multinomial", multinomial)
+
+
+def one_by_one(seed: int) -> Iterable[torch.Tensor]:
+    return uniforms(seeded(seed), 10_000)
+
+
 def voice(seed: int, n_semantic: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     n_frames = int(n_semantic * BARK_LAYOUT.frames_per_semantic)
@@ -153,7 +172,7 @@ def test_semantic_tokens_equal(
 ) -> None:
     ids = np.random.default_rng(3).integers(0, 100_000, 40).tolist()
     past = voice(4, 300) if with_voice else None
-    torch.manual_seed(11)
+    draw_by(monkeypatch, one_by_one(11))
     expected = say(original, monkeypatch, ids, history_prompt=past, **theirs)
     got = end_of(
         generate_semantic(
@@ -172,7 +191,7 @@ def test_semantic_tokens_equal_for_all_lengths(
     original: Any, models: dict[str, Any], monkeypatch: pytest.MonkeyPatch, n_text: int
 ) -> None:
     ids = np.random.default_rng(n_text).integers(0, 100_000, n_text).tolist()
-    torch.manual_seed(n_text)
+    draw_by(monkeypatch, one_by_one(n_text))
     expected = say(original, monkeypatch, ids, allow_early_stop=False)
     assert len(expected) == 768
     got = end_of(
@@ -199,6 +218,7 @@ COARSE_CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 def test_coarse_codes_equal(
     original: Any,
     models: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
     theirs: dict[str, Any],
     ours: dict[str, Any],
     n_history: int,
@@ -206,7 +226,7 @@ def test_coarse_codes_equal(
     semantic = np.random.default_rng(5).integers(0, 10_000, 90)
     # of one token the original would keep all instead of nothing ([-0:]): not compared
     past = voice(6, n_history) if n_history > 1 else None
-    torch.manual_seed(12)
+    draw_by(monkeypatch, one_by_one(12))
     expected = original.generate_coarse(
         semantic, history_prompt=past, silent=True, use_kv_caching=True, **theirs
     )
@@ -228,9 +248,11 @@ def test_coarse_codes_equal(
     np.testing.assert_array_equal(got.values, expected)
 
 
-def test_coarse_codes_equal_once_the_window_slides(original: Any, models: dict[str, Any]) -> None:
+def test_coarse_codes_equal_once_the_window_slides(
+    original: Any, models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     semantic = np.random.default_rng(7).integers(0, 10_000, 330)  # 992 coarse tokens
-    torch.manual_seed(13)
+    draw_by(monkeypatch, one_by_one(13))
     expected = original.generate_coarse(semantic, silent=True, use_kv_caching=True)
     got = end_of(
         generate_coarse(
@@ -240,25 +262,39 @@ def test_coarse_codes_equal_once_the_window_slides(original: Any, models: dict[s
     np.testing.assert_array_equal(got.values, expected)
 
 
+def frame_by_frame(
+    coarse: CoarseCodes, history: FineCodes | None, seed: int
+) -> Iterator[torch.Tensor]:
+    """The numbers of each window and codebook, in the original's order."""
+    plan = plan_fine(coarse, history)
+    draws = frame_draws(seeded(seed), len(plan.codes) - plan.n_history, BARK_LAYOUT)
+    for start, fill in plan.windows():
+        first = start + fill - plan.n_history
+        yield from draws[first : first + BARK_LAYOUT.fine_window - fill].T
+
+
 @pytest.mark.parametrize("temperature", [0.5, None])
 @pytest.mark.parametrize("n_history", [0, 100, 400])
 @pytest.mark.parametrize("n_frames", [1, 300, 700, 1100, 1600])
 def test_fine_codes_equal(
     original: Any,
     models: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
     n_frames: int,
     n_history: int,
     temperature: float | None,
 ) -> None:
     coarse = np.random.default_rng(8).integers(0, 1024, (2, n_frames))
     past = voice(9, n_history) if n_history else None
-    torch.manual_seed(14)
+    codes = CoarseCodes(coarse, BARK_LAYOUT)
+    history = FineCodes(past["fine_prompt"], BARK_LAYOUT) if past else None
+    draw_by(monkeypatch, frame_by_frame(codes, history, 14))
     expected = original.generate_fine(coarse, history_prompt=past, temp=temperature)
     got = end_of(
         generate_fine(
             models["fine"],
-            CoarseCodes(coarse, BARK_LAYOUT),
-            history=FineCodes(past["fine_prompt"], BARK_LAYOUT) if past else None,
+            codes,
+            history=history,
             params=FineParams(temperature=temperature or 0.0),
             generator=seeded(14),
         )

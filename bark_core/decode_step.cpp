@@ -1,0 +1,658 @@
+// One step of Bark's causal transformers on a CPU: the next position of several rows at once.
+//
+// bark_core/native.py builds it at first use, bark_core/cpu_step.py calls it. Plain C++17, no
+// libraries.
+//
+// The law: a row's numbers depend neither on the rows beside it nor on the number of threads.
+// Each output is summed by one thread in one register, from the first input to the last,
+// whatever the tile it falls into.
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <condition_variable>
+#include <cstdint>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
+
+#define UNROLL _Pragma("GCC unroll 8")
+
+namespace {
+
+// ---- vectors ----------------------------------------------------------------------------------
+
+using Half = _Float16;
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+using Vec = __m512;
+inline Vec zero() { return _mm512_setzero_ps(); }
+inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
+inline Vec load(const int8_t* p) {
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+inline Vec load(const Half* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+inline void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
+inline Vec spread(float x) { return _mm512_set1_ps(x); }
+inline float sum(Vec v) { return _mm512_reduce_add_ps(v); }
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+constexpr int LANES = 8;
+using Vec = __m256;
+inline Vec zero() { return _mm256_setzero_ps(); }
+inline Vec load(const float* p) { return _mm256_loadu_ps(p); }
+inline Vec load(const int8_t* p) {
+    return _mm256_cvtepi32_ps(
+        _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+inline Vec load(const Half* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+inline void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
+inline Vec spread(float x) { return _mm256_set1_ps(x); }
+inline float sum(Vec v) {
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+}
+#else  // any other processor: the compiler makes of it what it can
+constexpr int LANES = 8;
+struct Vec {
+    float lane[LANES];
+};
+template <typename Make>
+inline Vec make(Make of) {
+    Vec v;
+    for (int i = 0; i < LANES; ++i) v.lane[i] = of(i);
+    return v;
+}
+inline Vec zero() { return make([](int) { return 0.0f; }); }
+inline Vec load(const float* p) { return make([p](int i) { return p[i]; }); }
+inline Vec load(const int8_t* p) { return make([p](int i) { return float(p[i]); }); }
+inline Vec load(const Half* p) { return make([p](int i) { return float(p[i]); }); }
+inline Vec fma(const Vec& a, const Vec& b, const Vec& c) {
+    return make([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
+}
+inline void store(float* p, const Vec& v) { std::memcpy(p, v.lane, sizeof v.lane); }
+inline Vec spread(float x) { return make([x](int) { return x; }); }
+inline float sum(const Vec& v) {
+    float total = 0.0f;
+    for (int i = 0; i < LANES; ++i) total += v.lane[i];
+    return total;
+}
+#endif
+
+#if defined(__GNUC__)
+inline void fetch_ahead(const void* p) { __builtin_prefetch(p, 0, 2); }
+#else
+inline void fetch_ahead(const void*) {}
+#endif
+
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#else
+    std::this_thread::yield();
+#endif
+}
+
+// ---- threads ----------------------------------------------------------------------------------
+
+// Entry points of GNU's OpenMP, where torch computes with it: bark_share_threads.
+using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+Parallel parallel = nullptr;
+int (*n_parallel)() = nullptr;
+
+// A team that goes through a list of phases together. Within a phase each thread takes the next
+// piece of work until none is left, so that a thread that another program holds up delays the
+// others by one piece at most.
+//
+// Its threads are those that torch computes with, if that is possible: they go on looking for
+// work for some milliseconds after each of torch's operations, and others would have to share
+// the processor's cores with them meanwhile.
+class Team {
+  public:
+    explicit Team(int size) : wanted_(size), size_(size) {
+        if (parallel) return;
+        for (int i = 1; i < size; ++i) std::thread([this, i] { serve(i); }).detach();
+    }
+
+    int wanted() const { return wanted_; }
+
+    // Run work(thread) on every thread, the caller's included.
+    template <typename Work>
+    void run(const Work& work) {
+        if (parallel)
+            run_shared(work);
+        else
+            run_own(work);
+    }
+
+    // The next piece of the current phase.
+    int take() { return next_piece_.fetch_add(1, std::memory_order_relaxed); }
+
+    // Wait until all threads have come here; then the next phase begins.
+    void meet() {
+        const int size = size_.load(std::memory_order_relaxed);
+        if (size == 1) {
+            next_piece_.store(0, std::memory_order_relaxed);
+            return;
+        }
+        const uint32_t phase = phase_.load(std::memory_order_acquire);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
+            arrived_.store(0, std::memory_order_relaxed);
+            next_piece_.store(0, std::memory_order_relaxed);
+            phase_.store(phase + 1);
+            if (n_asleep_.load()) {
+                // whoever counted itself waits by now, or will see the new phase
+                { std::lock_guard<std::mutex> lock(mutex_); }
+                next_phase_.notify_all();
+            }
+            return;
+        }
+        for (int spins = 0; spins < 4000; ++spins) {
+            if (phase_.load(std::memory_order_acquire) != phase) return;
+            relax();
+        }
+        // The others are held up by other programs, which may need this very core: sleep.
+        // Yielding it over and over made a step take seconds beside many of them.
+        std::unique_lock<std::mutex> lock(mutex_);
+        n_asleep_.fetch_add(1);
+        next_phase_.wait(lock, [&] { return phase_.load() != phase; });
+        n_asleep_.fetch_sub(1);
+    }
+
+  private:
+    template <typename Work>
+    void run_shared(const Work& work) {
+        struct Call {
+            Team* team;
+            const Work* work;
+            std::atomic<int> n_here{0};
+        } call{this, &work};
+        next_piece_.store(0);
+        parallel(
+            [](void* of) {
+                Call& call = *static_cast<Call*>(of);
+                // there may be fewer than were asked for; all of them store the same number
+                call.team->size_.store(n_parallel(), std::memory_order_relaxed);
+                (*call.work)(call.n_here.fetch_add(1));
+            },
+            &call, unsigned(wanted_), 0);
+    }
+
+    template <typename Work>
+    void run_own(const Work& work) {
+        call_ = [](const void* of, int thread) { (*static_cast<const Work*>(of))(thread); };
+        work_ = &work;
+        next_piece_.store(0);
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            ++round_;
+        }
+        wake_.notify_all();
+        call_(work_, 0);
+        meet();
+    }
+
+    void serve(int thread) {
+        uint64_t seen = 0;
+        for (;;) {
+            {
+                std::unique_lock<std::mutex> lock(mutex_);
+                wake_.wait(lock, [&] { return round_ != seen; });
+                seen = round_;
+            }
+            call_(work_, thread);
+            meet();
+        }
+    }
+
+    const int wanted_;
+    std::atomic<int> size_;
+    void (*call_)(const void*, int) = nullptr;
+    const void* work_ = nullptr;
+    std::atomic<int> next_piece_{0};
+    std::atomic<int> arrived_{0};
+    std::atomic<uint32_t> phase_{0};
+    std::atomic<int> n_asleep_{0};
+    std::mutex mutex_;
+    std::condition_variable wake_, next_phase_;
+    uint64_t round_ = 0;
+};
+
+// One team a process, made anew after a fork and where the number of threads changes. Old teams
+// sleep on: there is no moment at which ending them would be safe from a process that exits.
+std::mutex team_mutex;
+
+Team& team_of(int size) {
+    static std::vector<Team*> teams;
+    static long owner = 0;
+#if !defined(_WIN32)
+    const long process = long(getpid());
+    if (owner != process) teams.clear();
+    owner = process;
+#endif
+    for (Team* team : teams)
+        if (team->wanted() == size) return *team;
+    teams.push_back(new Team(size));
+    return *teams.back();
+}
+
+// ---- what Python hands over (bark_core/cpu_step.py has the same fields) ------------------------
+
+enum Kind : int64_t { FLOAT32 = 0, INT8 = 1 };
+
+struct Linear {
+    const void* weight;  // [n_out, n_in]
+    const float* scale;  // [n_out], INT8 only
+    const float* bias;   // [n_out] or null
+    int64_t kind;
+};
+
+struct Layer {
+    const float *norm_1, *norm_1_bias, *norm_2, *norm_2_bias;
+    Linear attention, projection, widening, narrowing;
+};
+
+struct Model {
+    const float* tokens;     // [vocabulary, width]
+    const float* positions;  // [block size, width]
+    const float *last_norm, *last_norm_bias;
+    Linear head;
+    const Layer* layers;
+    int64_t n_layer, n_head, width;
+};
+
+struct Row {
+    void* keys;    // [head, position, channel] of the first layer
+    void* values;
+    int64_t layer_stride, head_stride;  // of both, in numbers
+    int64_t half;                       // 1: they are float16, 0: float32
+    int64_t position;                   // where the token stands
+    int64_t token;
+};
+
+// ---- arithmetic -------------------------------------------------------------------------------
+
+constexpr float NORM_EPS = 1e-5f;
+
+// exp without branches, so that loops over it become vector code; relative error 2e-7.
+inline float fast_exp(float x) {
+    x = std::min(std::max(x, -87.0f), 88.0f);
+    const float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+    const float scaled = x * 1.44269504f + shift;
+    const float n = scaled - shift;
+    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.0f / 5040;
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    int32_t bits;
+    std::memcpy(&bits, &scaled, 4);
+    bits = int32_t(uint32_t(bits + 127) << 23);
+    float power;
+    std::memcpy(&power, &bits, 4);
+    return p * power;
+}
+
+// Exact GELU: erf by Abramowitz and Stegun 7.1.26, absolute error 1.5e-7.
+inline float gelu(float x) {
+    const float z = std::fabs(x) * 0.70710678f;
+    const float t = 1.0f / (1.0f + 0.3275911f * z);
+    float p = 1.061405429f;
+    p = p * t - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = p * t + 0.254829592f;
+    const float tail = p * t * fast_exp(-z * z);  // 1 - erf(z)
+    return x >= 0.0f ? x * (1.0f - 0.5f * tail) : 0.5f * x * tail;
+}
+
+// Sums in sixteen strands, so that the loop becomes vector code in one fixed order.
+template <typename Term>
+inline float strand_sum(int n, const Term& term) {
+    float strands[16] = {};
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; ++j) strands[j] += term(i + j);
+    float total = 0.0f;
+    for (; i < n; ++i) total += term(i);
+    for (float strand : strands) total += strand;
+    return total;
+}
+
+void layer_norm(const float* x, const float* weight, const float* bias, int width, float* out) {
+    const float mean = strand_sum(width, [=](int i) { return x[i]; }) / width;
+    const float variance =
+        strand_sum(width, [=](int i) { return (x[i] - mean) * (x[i] - mean); }) / width;
+    const float scale = 1.0f / std::sqrt(variance + NORM_EPS);
+    for (int i = 0; i < width; ++i) out[i] = (x[i] - mean) * scale * weight[i];
+    if (bias)
+        for (int i = 0; i < width; ++i) out[i] += bias[i];
+}
+
+// A tile of N outputs x M rows: dot products over n_in, each in one register from start to end.
+// What lies `ahead` numbers behind is asked for meanwhile; 0: nothing is.
+template <int N, int M, typename Weight>
+inline void tile(const Weight* weight, const float* const* x, int n_in, int64_t ahead,
+                 float (*out)[N]) {
+    constexpr int A_LINE = 64 / sizeof(Weight);
+    Vec sums[N][M];
+    UNROLL for (int n = 0; n < N; ++n)
+        UNROLL for (int m = 0; m < M; ++m) sums[n][m] = zero();
+    int i = 0;
+    for (; i + LANES <= n_in; i += LANES) {
+        Vec inputs[M];
+        UNROLL for (int m = 0; m < M; ++m) inputs[m] = load(x[m] + i);
+        UNROLL for (int n = 0; n < N; ++n) {
+            const Weight* row = weight + int64_t(n) * n_in + i;
+            if (ahead && (A_LINE <= LANES || i % A_LINE == 0)) fetch_ahead(row + ahead);
+            const Vec w = load(row);
+            UNROLL for (int m = 0; m < M; ++m) sums[n][m] = fma(w, inputs[m], sums[n][m]);
+        }
+    }
+    UNROLL for (int n = 0; n < N; ++n)
+        UNROLL for (int m = 0; m < M; ++m) {
+            float total = sum(sums[n][m]);
+            for (int j = i; j < n_in; ++j) total += float(weight[int64_t(n) * n_in + j]) * x[m][j];
+            out[m][n] = total;
+        }
+}
+
+constexpr int PIECE = 16;  // outputs that a thread takes at a time
+
+template <int N, typename Weight>
+inline void tiles(const Weight* weight, int n_in, const float* const* x, int n_rows, float* out) {
+    int m = 0;
+    const auto run = [&](auto rows) {
+        constexpr int M = decltype(rows)::value;
+        // plain reading alone keeps the memory busy; computing beside it doesn't let it
+        constexpr bool AHEAD = M > 1 || sizeof(Weight) < 4;
+        float part[M][N];
+        tile<N, M>(weight, x + m, n_in, AHEAD ? int64_t(N) * n_in : 0, part);
+        for (int a = 0; a < M; ++a)
+            for (int b = 0; b < N; ++b) out[(m + a) * PIECE + b] = part[a][b];
+        m += M;
+    };
+#if defined(__AVX512F__)  // has the registers for it
+    while (n_rows - m >= 4) run(std::integral_constant<int, 4>{});
+#endif
+    while (n_rows - m >= 2) run(std::integral_constant<int, 2>{});
+    while (n_rows - m >= 1) run(std::integral_constant<int, 1>{});
+}
+
+// Outputs start .. stop - 1 of a linear layer for all rows: out [n_rows, PIECE].
+template <typename Weight>
+void piece_of(const void* of, int n_in, int start, int stop, const float* const* x, int n_rows,
+              float* out) {
+    const Weight* weight = static_cast<const Weight*>(of) + int64_t(start) * n_in;
+    int n = 0;
+    const int count = stop - start;
+    if (n_rows == 1)  // more outputs at once, so that there are sums enough to fill the pipes
+        for (; n + 8 <= count; n += 8) tiles<8>(weight + int64_t(n) * n_in, n_in, x, 1, out + n);
+    for (; n + 4 <= count; n += 4) tiles<4>(weight + int64_t(n) * n_in, n_in, x, n_rows, out + n);
+    for (; n < count; ++n) tiles<1>(weight + int64_t(n) * n_in, n_in, x, n_rows, out + n);
+}
+
+// One thread's share of a linear layer's outputs first .. first + n_out - 1:
+// take(row, output, value) gets each of them.
+template <typename Take>
+inline void linear(Team& team, const Linear& layer, int first, int n_out, int n_in,
+                   const float* const* x, int n_rows, std::vector<float>& out, const Take& take) {
+    const auto compute = layer.kind == INT8 ? piece_of<int8_t> : piece_of<float>;
+    for (int piece; (piece = team.take()) * PIECE < n_out;) {
+        const int start = first + piece * PIECE, stop = std::min(first + n_out, start + PIECE);
+        compute(layer.weight, n_in, start, stop, x, n_rows, out.data());
+        for (int m = 0; m < n_rows; ++m)
+            for (int n = start; n < stop; ++n) {
+                float value = out[size_t(m) * PIECE + (n - start)];
+                if (layer.scale) value *= layer.scale[n];
+                if (layer.bias) value += layer.bias[n];
+                take(m, n, value);
+            }
+    }
+}
+
+// One head of one row over all its positions: query [D], keys and values [n, D] to out [D].
+template <typename Number>
+void attend(const float* query, const Number* keys, const Number* values, int n, int head_dim,
+            float* scores, float* out) {
+    const float scale = 1.0f / std::sqrt(float(head_dim));
+    const int64_t ahead = 16 * int64_t(head_dim);
+    float best = -INFINITY;
+    for (int t = 0; t < n; ++t) {
+        float score[1][1];
+        tile<1, 1>(keys + int64_t(t) * head_dim, &query, head_dim, ahead, score);
+        scores[t] = score[0][0] * scale;
+        best = std::max(best, scores[t]);
+    }
+    for (int t = 0; t < n; ++t) scores[t] = fast_exp(scores[t] - best);
+    const float total = strand_sum(n, [=](int t) { return scores[t]; });
+    const float share = 1.0f / total;
+    int i = 0;
+    const auto weigh = [&](auto n_tag) {
+        constexpr int N = decltype(n_tag)::value;
+        for (; i + N * LANES <= head_dim; i += N * LANES) {
+            Vec sums[N];
+            for (int j = 0; j < N; ++j) sums[j] = zero();
+            for (int at = 0; at < n; ++at) {
+                const Vec weight = spread(scores[at]);
+                const Number* value = values + int64_t(at) * head_dim + i;
+                for (int j = 0; j < N; ++j) {
+                    fetch_ahead(value + j * LANES + ahead);
+                    sums[j] = fma(weight, load(value + j * LANES), sums[j]);
+                }
+            }
+            for (int j = 0; j < N; ++j) {
+                float lanes[LANES];
+                store(lanes, sums[j]);
+                for (int k = 0; k < LANES; ++k) out[i + j * LANES + k] = lanes[k] * share;
+            }
+        }
+    };
+    weigh(std::integral_constant<int, 4>{});
+    weigh(std::integral_constant<int, 1>{});
+    for (; i < head_dim; ++i) {
+        float sum_of = 0.0f;
+        for (int at = 0; at < n; ++at) sum_of += scores[at] * float(values[int64_t(at) * head_dim + i]);
+        out[i] = sum_of * share;
+    }
+}
+
+// ---- the step ----------------------------------------------------------------------------------
+
+// Buffers of one call.
+struct Space {
+    Space(const Model& model, int n_rows, int n_threads, int64_t n_positions)
+        : residual(size_t(n_rows) * model.width), query(residual.size()), mixed(residual.size()),
+          wide(residual.size() * 4), normed(n_threads), scores(n_threads), outputs(n_threads) {
+        for (auto& of_thread : normed) of_thread.resize(residual.size());
+        for (auto& of_thread : scores) of_thread.resize(n_positions);
+        for (auto& of_thread : outputs) of_thread.resize(size_t(n_rows) * PIECE);
+    }
+    std::vector<float> residual, query, mixed, wide;
+    std::vector<std::vector<float>> normed, scores, outputs;  // each thread's own
+};
+
+// One thread's part of a step.
+class Step {
+  public:
+    Step(const Model& model, Team& team, Space& space, const Row* rows, int n_rows, int thread)
+        : model_(model), team_(team), space_(space), rows_(rows), n_rows_(n_rows),
+          thread_(thread), width_(int(model.width)), head_dim_(int(model.width / model.n_head)),
+          normed_(n_rows), mixed_(n_rows), wide_(n_rows) {
+        for (int m = 0; m < n_rows; ++m) {
+            normed_[m] = &space.normed[thread][size_t(m) * width_];
+            mixed_[m] = &space.mixed[size_t(m) * width_];
+            wide_[m] = &space.wide[size_t(m) * width_ * 4];
+        }
+    }
+
+    // hidden [n_rows, width]: normalised, ready for the head.
+    void run(float* hidden) {
+        embed();
+        team_.meet();
+        for (int l = 0; l < model_.n_layer; ++l) {
+            const Layer& layer = model_.layers[l];
+            norm_all(layer.norm_1, layer.norm_1_bias);
+            query_keys_values(layer.attention, l);
+            team_.meet();
+            attend_all(l);
+            team_.meet();
+            add(layer.projection, width_, mixed_.data());
+            team_.meet();
+            norm_all(layer.norm_2, layer.norm_2_bias);
+            widen(layer.widening);
+            team_.meet();
+            add(layer.narrowing, 4 * width_, wide_.data());
+            team_.meet();
+        }
+        for (int m; (m = team_.take()) < n_rows_;)
+            layer_norm(residual(m), model_.last_norm, model_.last_norm_bias, width_,
+                       hidden + size_t(m) * width_);
+    }
+
+  private:
+    float* residual(int m) { return &space_.residual[size_t(m) * width_]; }
+
+    void embed() {
+        for (int m; (m = team_.take()) < n_rows_;) {
+            const float* token = model_.tokens + rows_[m].token * width_;
+            const float* position = model_.positions + rows_[m].position * width_;
+            for (int i = 0; i < width_; ++i) residual(m)[i] = token[i] + position[i];
+        }
+    }
+
+    // each thread norms all rows for itself: quicker than to wait for each other
+    void norm_all(const float* weight, const float* bias) {
+        for (int m = 0; m < n_rows_; ++m)
+            layer_norm(residual(m), weight, bias, width_,
+                       &space_.normed[thread_][size_t(m) * width_]);
+    }
+
+    void query_keys_values(const Linear& layer, int l) {
+        linear(team_, layer, 0, 3 * width_, width_, normed_.data(), n_rows_,
+               space_.outputs[thread_], [&](int m, int n, float value) {
+                   if (n < width_) {
+                       space_.query[size_t(m) * width_ + n] = value;
+                       return;
+                   }
+                   const Row& row = rows_[m];
+                   const int channel = n % width_;
+                   const int64_t at = l * row.layer_stride +
+                                      channel / head_dim_ * row.head_stride +
+                                      row.position * head_dim_ + channel % head_dim_;
+                   void* cache = n < 2 * width_ ? row.keys : row.values;
+                   if (row.half)
+                       static_cast<Half*>(cache)[at] = Half(value);
+                   else
+                       static_cast<float*>(cache)[at] = value;
+               });
+    }
+
+    void attend_all(int l) {
+        const int n_head = int(model_.n_head);
+        for (int piece; (piece = team_.take()) < n_rows_ * n_head;) {
+            const int m = piece / n_head, head = piece % n_head;
+            const Row& row = rows_[m];
+            const int64_t at = l * row.layer_stride + head * row.head_stride;
+            const size_t channel = size_t(m) * width_ + size_t(head) * head_dim_;
+            if (row.half)
+                attend_one<Half>(row, at, channel);
+            else
+                attend_one<float>(row, at, channel);
+        }
+    }
+
+    template <typename Number>
+    void attend_one(const Row& row, int64_t at, size_t channel) {
+        attend(&space_.query[channel], static_cast<const Number*>(row.keys) + at,
+               static_cast<const Number*>(row.values) + at, int(row.position) + 1, head_dim_,
+               space_.scores[thread_].data(), &space_.mixed[channel]);
+    }
+
+    void widen(const Linear& layer) {
+        linear(team_, layer, 0, 4 * width_, width_, normed_.data(), n_rows_,
+               space_.outputs[thread_], [&](int m, int n, float value) {
+                   space_.wide[size_t(m) * width_ * 4 + n] = gelu(value);
+               });
+    }
+
+    void add(const Linear& layer, int n_in, const float* const* x) {
+        linear(team_, layer, 0, width_, n_in, x, n_rows_, space_.outputs[thread_],
+               [&](int m, int n, float value) { residual(m)[n] += value; });
+    }
+
+    const Model& model_;
+    Team& team_;
+    Space& space_;
+    const Row* rows_;
+    const int n_rows_, thread_, width_, head_dim_;
+    std::vector<const float*> normed_, mixed_, wide_;
+};
+
+}  // namespace
+
+#if defined(_WIN32)
+#define BARK_EXPORT extern "C" __declspec(dllexport)
+#else
+#define BARK_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+// Sizes of the structs, so that a caller with other ones notices.
+BARK_EXPORT int64_t bark_sizes() {
+    return int64_t(sizeof(Row)) + (int64_t(sizeof(Model)) << 16) + (int64_t(sizeof(Layer)) << 32);
+}
+
+// Compute with the threads of GNU's OpenMP from now on: its GOMP_parallel, omp_get_num_threads.
+BARK_EXPORT void bark_share_threads(Parallel run, int (*count)()) {
+    parallel = run;
+    n_parallel = count;
+}
+
+// The next position of each row: its keys and values go into its cache, its hidden state into
+// hidden [n_rows, width].
+BARK_EXPORT void bark_step(const Model* model, const Row* rows, int32_t n_rows, float* hidden,
+                           int32_t n_threads) {
+    std::lock_guard<std::mutex> lock(team_mutex);
+    Team& team = team_of(n_threads);
+    int64_t n_positions = 1;
+    for (int m = 0; m < n_rows; ++m) n_positions = std::max(n_positions, rows[m].position + 1);
+    Space space(*model, n_rows, n_threads, n_positions);
+    team.run([&](int thread) {
+        Step(*model, team, space, rows, n_rows, thread).run(hidden);
+    });
+}
+
+// Outputs start .. stop - 1 of the head: hidden [n_rows, width] to out [n_rows, stop - start].
+BARK_EXPORT void bark_logits(const Model* model, const float* hidden, int32_t n_rows,
+                             int32_t start, int32_t stop, float* out, int32_t n_threads) {
+    std::lock_guard<std::mutex> lock(team_mutex);
+    Team& team = team_of(n_threads);
+    const int count = stop - start;
+    team.run([&](int) {
+        std::vector<const float*> x(n_rows);
+        for (int m = 0; m < n_rows; ++m) x[m] = hidden + m * model->width;
+        std::vector<float> piece(size_t(n_rows) * PIECE);
+        linear(team, model->head, start, count, int(model->width), x.data(), n_rows, piece,
+               [&](int m, int n, float value) { out[int64_t(m) * count + n - start] = value; });
+    });
+}
