@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import mutagen
 import mutagen.flac
@@ -69,7 +69,25 @@ FORMATS: Mapping[str, _Format] = {
 }
 
 
-def write_audio(path: str | Path, audio: Audio, metadata: Mapping[str, Any] | None = None) -> None:
+class Stamp(Protocol):
+    """What goes into a file beside its tags: see provenance.py."""
+
+    def mark(self, audio: Audio) -> Audio:
+        """The sound with a mark in it; of the same length."""
+        ...
+
+    def sign(self, data: bytes, suffix: str, metadata: Mapping[str, Any]) -> bytes:
+        """A whole file with a signed note in it, where its format can have one."""
+        ...
+
+
+def write_audio(
+    path: str | Path,
+    audio: Audio,
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    stamp: Stamp | None = None,
+) -> None:
     """Write a sound file, whole or not at all; the suffix chooses the format.
 
     A sound whose peak is above 1 is turned down until it is 1; nothing else changes it but the
@@ -79,6 +97,7 @@ def write_audio(path: str | Path, audio: Audio, metadata: Mapping[str, Any] | No
         path: ends with .wav, .flac (16 bit), .mp3, .ogg (Vorbis) or .opus.
         metadata: what it was made from (`Generation.metadata()`), JSON; `read_tags` gives it
             back.
+        stamp: marks the sound and signs the file, where the host wants that.
 
     Raises:
         InvalidAudio: another suffix, no samples, or a rate that the format can't hold.
@@ -86,10 +105,16 @@ def write_audio(path: str | Path, audio: Audio, metadata: Mapping[str, Any] | No
         StorageError: full disk, no permission, no such folder.
     """
     path = Path(path)
-    write_bytes_atomically(path, encode_audio(audio, path.suffix, metadata))
+    write_bytes_atomically(path, encode_audio(audio, path.suffix, metadata, stamp=stamp))
 
 
-def encode_audio(audio: Audio, suffix: str, metadata: Mapping[str, Any] | None = None) -> bytes:
+def encode_audio(
+    audio: Audio,
+    suffix: str,
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    stamp: Stamp | None = None,
+) -> bytes:
     """The bytes of a sound file; otherwise as `write_audio`."""
     format_ = FORMATS.get(suffix.lower())
     if format_ is None:
@@ -106,6 +131,8 @@ def encode_audio(audio: Audio, suffix: str, metadata: Mapping[str, Any] | None =
             f"{', '.join(map(str, format_.rates_hz))}, or choose .wav or .flac"
         )
     description = _to_json(metadata)
+    if stamp is not None:
+        audio = stamp.mark(audio)
     buffer = io.BytesIO()
     try:
         with soundfile.SoundFile(
@@ -119,7 +146,8 @@ def encode_audio(audio: Audio, suffix: str, metadata: Mapping[str, Any] | None =
     except (soundfile.SoundFileError, ValueError) as error:
         raise InvalidAudio(f"can't write {suffix} at {rate} samples a second: {error}") from error
     _write_tags(buffer, format_, description)
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    return data if stamp is None else stamp.sign(data, suffix, metadata or {})
 
 
 def read_audio(path: str | Path, rate: int = 24_000, *, max_s: float = MAX_READ_S) -> Audio:
@@ -158,9 +186,11 @@ def read_tags(path: str | Path) -> dict[str, Any]:
         StorageError: it can't be read.
     """
     path = Path(path)
-    file = io.BytesIO(_read_file(path))
+    data = _read_file(path)
     try:
-        found = mutagen.File(file)
+        # C2PA keeps the credentials of a FLAC in an ID3 tag in front of it
+        open_tags = mutagen.flac.FLAC if is_flac_after_id3(data) else mutagen.File
+        found = open_tags(io.BytesIO(data))
         if found is None:
             raise InvalidAudio(f"{path} isn't a WAV, FLAC, MP3 or Ogg file")
         text = _find_json(found.tags)
@@ -329,6 +359,16 @@ def _write_tags(buffer: IO[bytes], format_: _Format, description: str) -> None:
         file[_JSON_KEY] = description
     buffer.seek(0)
     file.save(buffer)
+
+
+def is_flac_after_id3(data: bytes) -> bool:
+    """Whether a FLAC file follows an ID3 tag."""
+    if data[:3] != b"ID3" or len(data) < 14:
+        return False
+    size = 0
+    for byte in data[6:10]:  # seven bits each
+        size = size << 7 | byte & 0x7F
+    return data[10 + size : 14 + size] == b"fLaC"
 
 
 def _find_json(tags: Any) -> str | None:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from bark_core.config import CascadeConfig
-from bark_core.device import PRECISIONS
+from bark_core.device import STORED
 from bark_core.errors import (
     BarkError,
     InvalidCheckpoint,
@@ -282,12 +282,12 @@ def write_model(
         Cancelled: `progress` raised it.
     """
     for name in (precision, codec_precision or precision):
-        if name not in PRECISIONS:
-            raise InvalidSetting(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
+        if name not in STORED:
+            raise InvalidSetting(f"precision must be one of {', '.join(STORED)}, got {name!r}")
     check_config(config)
     shapes = {stage: expected_shapes(stage, config) for stage in STAGES}
     n_weights = sum(math.prod(shape) for stage in STAGES for shape in shapes[stage].values())
-    total = n_weights * PRECISIONS[precision].itemsize
+    total = n_weights * STORED[precision].itemsize
     check_space(target.parent, total, f"the converted model {config.name!r}")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -300,9 +300,7 @@ def write_model(
             chosen = precision if stage != "codec" else codec_precision
             file = temporary / stage_file(stage)
             write_safetensors(file, _cast(state, chosen, stage))
-            done += sum(tensor.numel() for tensor in state.values()) * (
-                PRECISIONS[precision].itemsize
-            )
+            done += sum(tensor.numel() for tensor in state.values()) * (STORED[precision].itemsize)
         _tell(progress, "codec", total, total)
         tokenizer.save(temporary / TOKENIZER_FILES[0])
         _write_json(temporary / "config.json", config.to_dict())
@@ -448,7 +446,7 @@ def _first(folder: Path, names: Collection[str]) -> Path:
 def _cast(state: Mapping[str, Tensor], precision: str | None, stage: StageName) -> State:
     cast = {}
     for name, tensor in state.items():
-        result = tensor if precision is None else tensor.to(PRECISIONS[precision])
+        result = tensor if precision is None else tensor.to(STORED[precision])
         if not bool(torch.isfinite(result).all()):
             kept = "" if precision is None else f" in {precision}"
             raise InvalidCheckpoint(

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from bark_core.errors import InvalidVoice
 
-MAX_FILE_BYTES = 8 * 2**20  # the largest voice that Suno published has 59 KB
+MAX_FILE_BYTES = 2 * 2**20  # the largest voice that Suno published has 59 KB
 MAX_MEMBERS = 32
-MAX_ARRAY_BYTES = 4 * 2**20
+MAX_ARRAY_BYTES = 2**20  # three and a half minutes of fine codes in the widest integers
 MAX_STRING_BYTES = 128 * 2**10
 _MAX_HEADER_BYTES = 1024  # of integers, it has about 70
 
@@ -47,14 +47,21 @@ _ZIP_ERRORS = (
 class NpzReader:
     """The members of an .npz that is already in memory, read one by one, each checked."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        *,
+        max_file_bytes: int = MAX_FILE_BYTES,
+        max_array_bytes: int = MAX_ARRAY_BYTES,
+    ) -> None:
         """List the members.
 
         Raises:
             InvalidVoice: too large, not a zip file, damaged, or of too many members.
         """
-        if len(data) > MAX_FILE_BYTES:
-            raise InvalidVoice(f"it has more than {MAX_FILE_BYTES} bytes; a voice has some 20,000")
+        self._max_array_bytes = max_array_bytes
+        if len(data) > max_file_bytes:
+            raise InvalidVoice(f"it has more than {max_file_bytes} bytes; a voice has some 20,000")
         if not data.startswith(b"PK\x03\x04"):
             raise InvalidVoice(f"it is {_what(data)}, not an .npz file")
         # counted by hand, before zipfile makes an object of each
@@ -80,7 +87,7 @@ class NpzReader:
     def integers(self, key: str) -> NDArray[np.integer[Any]]:
         """The integer array of that name. Raises InvalidVoice."""
         try:
-            return parse_integers(self._read(key, MAX_ARRAY_BYTES))
+            return parse_integers(self._read(key, self._max_array_bytes))
         except InvalidVoice as error:
             raise InvalidVoice(f"{key}: {error}") from error
 

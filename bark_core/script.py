@@ -127,6 +127,7 @@ class Background:
     level_db: float = -18.0  # against the speech, -60..0
     fade_in_s: float = 1.0  # 0..60
     fade_out_s: float = 1.0
+    duck_db: float = 0.0  # turned down by so much while somebody speaks, 0..40
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.file is None):
@@ -136,6 +137,7 @@ class Background:
         _number("level_db", self.level_db, -60.0, 0.0)
         _number("fade_in_s", self.fade_in_s, 0.0, MAX_PAUSE_S)
         _number("fade_out_s", self.fade_out_s, 0.0, MAX_PAUSE_S)
+        _number("duck_db", self.duck_db, 0.0, 40.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,10 +35,8 @@ from bark_core.voices import (
     KEYS,
     MAX_MISFIT_FRAMES,
     Voice,
-    VoiceLibrary,
     load_voice,
     load_voice_npy,
-    valid_name,
 )
 from tests.tiny import TINY_LAYOUT
 
@@ -418,7 +416,7 @@ def encrypted() -> bytes:
         (npy(np.arange(3)), r"a single array \(\.npy\)"),
         (b"PK\x03\x04", "truncated or damaged"),
         (npz_bytes(arrays())[:-30], "truncated or damaged"),
-        (b"PK\x03\x04" + bytes(9 * 2**20), "more than 8388608 bytes"),
+        (b"PK\x03\x04" + bytes(3 * 2**20), "more than 2097152 bytes"),
         (many_members(), "more than 32 members"),
         (doubled(), "two members of the same name"),
         (encrypted(), "encrypted"),
@@ -527,180 +525,3 @@ def test_notes_without_end_are_refused(tmp_path: Path) -> None:
     notes: dict[str, Any] = dict.fromkeys(("name", "description", "source", "kind"), '"😀' * 1000)
     longest = make_voice(**notes)
     assert load_voice(longest.to_bytes(), layout=TINY_LAYOUT).source == '"😀' * 1000
-
-
-# the library
-
-
-@pytest.fixture
-def library(tmp_path: Path) -> VoiceLibrary:
-    """Bundled "rosa" and "ralf" of the tiny layout, of which rosa's file is there."""
-    presets = tmp_path / "presets"
-    (presets / "voices").mkdir(parents=True)
-    catalogue = (ROOT / "presets/voices.toml").read_text(encoding="utf-8")
-    catalogue = catalogue.replace('layout = "pup"', 'layout = "tiny"')
-    (presets / "voices.toml").write_text(catalogue, encoding="utf-8")
-    make_voice(source="the training").save(presets / "voices" / "rosa.npz")
-    return VoiceLibrary(
-        presets_dir=presets,
-        user_dir=tmp_path / "mine",
-        layouts=lambda: {"bark": BARK_LAYOUT, "tiny": TINY_LAYOUT},
-    )
-
-
-def test_catalogue_has_every_published_voice(tmp_path: Path) -> None:
-    library = VoiceLibrary.default(tmp_path / "mine")
-    published = [e for e in library.entries("bark") if e.source == "published"]
-    assert len(published) == 1 + 2 * 130
-    assert {e.language for e in published} == set(library.languages)
-    assert library.languages["de"] == "Deutsch"
-    by_name = {e.name: e for e in published}
-    assert by_name["announcer"].kind == "announcer"
-    assert by_name["zh_speaker_9"].kind == "v1" and by_name["v2/zh_speaker_0"].language == "zh"
-    assert by_name["v2/en_speaker_9"].description == "a woman"
-    assert not any(e.available for e in published)
-    assert {e.name for e in library.entries("pup")} == {"rosa", "ralf"}
-    assert not (tmp_path / "mine").exists()
-
-
-def test_bundled_voice_is_loaded_with_its_notes(library: VoiceLibrary) -> None:
-    voice = library["rosa"]
-    assert (voice.name, voice.language) == ("rosa", "en")
-    assert "woman" in (voice.description or "")
-    assert voice.source == "the training" and voice.layout is TINY_LAYOUT
-    available = {e.name: e.available for e in library.entries("tiny")}
-    assert available == {"rosa": True, "ralf": False}
-    with pytest.raises(UnknownVoice, match=r"ralf\.npz"):
-        library["ralf"]
-
-
-def test_unknown_voice_names_the_closest(library: VoiceLibrary) -> None:
-    with pytest.raises(UnknownVoice, match=r"no voice 'v2/en_9'; closest: .*'v2/en_speaker_9'"):
-        library["v2/en_9"]
-    with pytest.raises(UnknownVoice, match="closest: 'rosa'"):
-        library["Rosa"]
-    for name in ("qqqqqqqq", "", "x" * 10_000, "../../etc/passwd", "\0", "\ud800"):
-        with pytest.raises(UnknownVoice, match="no voice"):
-            library[name]
-
-
-def test_own_voice_is_saved_listed_loaded_and_deleted(library: VoiceLibrary) -> None:
-    voice = make_voice(language="de", description="me", kind="cloned")
-    entry = library.save(voice, "My voice.2")
-    assert entry.source == "yours" and entry.available and entry.layout == "tiny"
-    assert entry in library.entries("tiny") and entry not in library.entries("bark")
-    assert "My voice.2" in library and "My voice.2" in library.names()
-    again = library["My voice.2"]
-    assert again.sha256 == voice.sha256 and again.name == "My voice.2"
-    assert (again.language, again.description, again.kind) == ("de", "me", "cloned")
-    n_before = len(library)
-    library.delete("My voice.2")
-    assert "My voice.2" not in library and len(list(library)) == n_before - 1
-    with pytest.raises(UnknownVoice):
-        library.delete("My voice.2")
-
-
-def test_taken_names_are_refused(library: VoiceLibrary) -> None:
-    library.save(make_voice(), "Anna")
-    for name in ("Anna", "anna", "ROSA", "Announcer"):
-        with pytest.raises(InvalidVoice, match="is taken by"):
-            library.save(make_voice(), name)
-    with pytest.raises(InvalidVoice, match="is taken by"):
-        library.save(make_voice(), "anna", replace_own=True)
-    other = make_voice(n_semantic=31)
-    library.save(other, "Anna", replace_own=True)
-    assert library["Anna"].sha256 == other.sha256
-
-
-def test_only_ones_own_can_be_deleted(library: VoiceLibrary) -> None:
-    for name in ("rosa", "announcer"):
-        with pytest.raises(InvalidVoice, match="only your own"):
-            library.delete(name)
-    assert library["rosa"]
-
-
-@pytest.mark.parametrize(
-    "name", ["a", "Änne 好", "हिन्दी", "x" * 64, "a.b-c_d 1", "console", "e\u0301"]
-)
-def test_good_names_are_kept(name: str, library: VoiceLibrary) -> None:
-    entry = library.save(make_voice(), name)
-    assert entry.name == valid_name(name) in library
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "", " ", ".", "..", ".hidden", "a.", " a", "a ", "a/b", "a\\b", "../a", "C:a", "a\0", "a\n",
-        "a*", "a?", 'a"', "<a>", "a|b", "con", "NUL", "com1.txt", "Lpt9", "aux .x", "x" * 65,
-        "\u0301a", "\ud800", "a\u202eb", "𝒜" * 64, "v2/en_speaker_6", None, 5,
-    ],
-)  # fmt: skip
-def test_bad_names_are_refused(name: str, library: VoiceLibrary, tmp_path: Path) -> None:
-    with pytest.raises(InvalidVoice, match="name"):
-        library.save(make_voice(), name)
-    assert not (tmp_path / "mine").exists()
-
-
-def test_damaged_own_file_is_listed_as_such(library: VoiceLibrary, tmp_path: Path) -> None:
-    library.save(make_voice(), "good")
-    (tmp_path / "mine" / "bad.npz").write_bytes(b"junk")
-    (tmp_path / "mine" / "rosa.npz").write_bytes(b"in the way of a bundled voice")
-    (tmp_path / "mine" / "notes.txt").write_text("not a voice")
-    own = {e.name: e for e in library.entries() if e.source == "yours"}
-    assert set(own) == {"good", "bad"}
-    assert not own["bad"].available
-    assert (own["bad"].description or "").startswith("damaged")
-    with pytest.raises(InvalidVoice, match=r"bad\.npz"):
-        library["bad"]
-    library.delete("bad")
-    assert "bad" not in library
-
-
-def test_voice_of_a_model_that_is_not_here(library: VoiceLibrary) -> None:
-    library.save(make_voice(replace(TINY_LAYOUT, name="elsewhere")), "far")
-    with pytest.raises(LayoutMismatch, match="'elsewhere', which isn't here"):
-        library["far"]
-
-
-def test_published_voice_is_fetched_when_asked_for(library: VoiceLibrary, tmp_path: Path) -> None:
-    asked: list[str] = []
-
-    def fetch(name: str) -> Path:
-        asked.append(name)
-        path = tmp_path / Path(name).name
-        np.save(path, next(a for k, a in arrays().items() if path.stem.endswith(k)))
-        return path
-
-    online = VoiceLibrary(
-        presets_dir=ROOT / "presets", user_dir=tmp_path / "mine",
-        layouts=lambda: {"bark": BARK_LAYOUT}, fetch=fetch,
-    )  # fmt: skip
-    assert all(entry.available for entry in online.entries("bark"))
-    assert "v2/en_speaker_6" in online and not asked
-    voice = online["v2/en_speaker_6"]
-    assert asked == [f"speaker_embeddings/v2/en_speaker_6_{key}.npy" for key in KEYS]
-    assert voice.sha256 == load(npz_bytes(arrays())).sha256
-    assert (voice.name, voice.language, voice.kind) == ("v2/en_speaker_6", "en", "v2")
-    with pytest.raises(UnknownVoice, match="downloads are off"):
-        library["v2/en_speaker_6"]
-
-
-def test_failed_fetch_is_typed(tmp_path: Path) -> None:
-    def fetch(name: str) -> Path:
-        raise ConnectionError("no route")
-
-    library = VoiceLibrary.default(tmp_path, fetch=fetch)
-    with pytest.raises(StorageError, match="can't fetch the voice 'announcer': no route"):
-        library["announcer"]
-
-
-@pytest.mark.parametrize("text", ["", "x =", "[languages]\n[bundled]\n", "languages = 1", "\xff"])
-def test_damaged_catalogue_is_named(text: str, tmp_path: Path) -> None:
-    (tmp_path / "voices.toml").write_bytes(text.encode("latin-1"))
-    with pytest.raises(StorageError, match=r"voices\.toml"):
-        VoiceLibrary(presets_dir=tmp_path, user_dir=tmp_path, layouts=dict)
-
-
-def test_missing_catalogue_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="missing"):
-        VoiceLibrary(presets_dir=tmp_path, user_dir=tmp_path, layouts=dict)
