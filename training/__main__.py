@@ -8,13 +8,21 @@ import importlib
 # command -> (module with add_arguments(parser) and main(args), help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("training.data", "render sentences with the teacher"),
-    "codec": ("training.codec", "make the codebooks, then train the decoder"),
+    "voice": ("training.voice", "make the sound of what was rendered without"),
+    "codec": ("training.codec", "make the codebooks"),
+    "decoder": ("training.decoder", "codes to sound"),
     "semantic": ("training.semantic", "letters to semantic tokens"),
     "coarse": ("training.coarse", "semantic tokens to coarse codes"),
     "fine": ("training.fine", "coarse to fine codes"),
+    "recogniser": ("training.recogniser", "sound to semantic tokens, for voices from recordings"),
     "export": ("training.export", "write models/pup and its voices"),
     "card": ("training.card", "write the model card from the evaluation"),
     "evaluate": ("training.evaluate", "word error rate by pocketsphinx"),
+    "behaviour": ("training.behaviour", "voices, cues, delivery, ends, temperature, cost"),
+    "sounds": ("training.sounds", "sound files and spectrograms for docs/pup.md"),
+    "recordings": ("training.examples", "sound files with transcripts, as examples"),
+    "finetune": ("training.finetune", "teach one stage of any model from examples"),
+    "all": ("training.all", "every step, from nothing to the shipped model"),
 }
 
 

@@ -11,9 +11,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from training import data
 from training.evaluate import Score, table
-from training.export import ROOT
+from training.teacher import VOICES
 
 TEMPLATE = Path(__file__).with_name("card.md")
 N_EXAMPLES = 24
@@ -30,7 +32,7 @@ def last(curve: Path, key: str) -> dict[str, Any]:
 def training_table(work: Path) -> str:
     """Markdown: where each stage's training ended."""
     lines = ["| stage | steps | minutes | held-out figures |", "|---|---|---|---|"]
-    for stage in ("semantic", "coarse", "fine"):
+    for stage in ("semantic", "coarse", "fine", "recogniser"):
         record = last(work / f"{stage}.jsonl", "validation_loss")
         figures = ", ".join(
             f"{key.replace('_', ' ')} {value:g}"
@@ -40,9 +42,22 @@ def training_table(work: Path) -> str:
         steps, minutes = record.get("step", "?"), record.get("minutes", "?")
         lines.append(f"| {stage} | {steps} | {minutes} | {figures} |")
     record = last(work / "codec.jsonl", "validation")
-    figures = ", ".join(f"mel {v:g} with {k} codebooks" for k, v in record["validation"].items())
-    minutes = round(record["seconds"] / 60, 1)
-    lines.append(f"| codec decoder | {record['step']} | {minutes} | {figures} |")
+    names = {"2": "2 codebooks", "4": "4 codebooks", "made": "the fine stage's codes"}
+    figures = ", ".join(f"mel {v:g} with {names[k]}" for k, v in record["validation"].items())
+    lines.append(f"| decoder | {record['step']} | {record['minutes']} | {figures} |")
+    return "\n".join(lines)
+
+
+def curves(work: Path) -> str:
+    """Markdown: up to eight validation losses of each stage, evenly spread over its steps."""
+    lines = ["| stage | step: nats a token |", "|---|---|"]
+    for stage in ("semantic", "coarse", "fine", "recogniser"):
+        text = (work / f"{stage}.jsonl").read_text(encoding="utf-8")
+        records = [json.loads(line) for line in text.splitlines()]
+        found = [record for record in records if "validation_loss" in record]
+        places = np.unique(np.linspace(0, len(found) - 1, min(8, len(found))).round().astype(int))
+        points = (f"{found[i]['step']}: {found[i]['validation_loss']:.2f}" for i in places)
+        lines.append(f"| {stage} | {', '.join(points)} |")
     return "\n".join(lines)
 
 
@@ -63,6 +78,8 @@ def card(work: Path) -> str:
         "VOICES": ", ".join(f"{k} {v:.2f}" for k, v in report["voice_recognised"].items()),
         "UNENDED": str(len(report["ran_to_the_limit"])),
         "SETTINGS": json.dumps(report["settings"]),
+        "NAMES": ", ".join(f"`{voice.name}` ({voice.description})" for voice in VOICES),
+        "CURVES": curves(work),
         "TRAINING": training_table(work),
         "EXAMPLES": examples(report["heard"]["pup/prose"]),
     }
@@ -75,9 +92,9 @@ def card(work: Path) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m training card`."""
     parser.add_argument("--work", type=Path, default=data.DEFAULT_WORK)
-    parser.add_argument("--out", type=Path, default=ROOT / "models" / "pup" / "README.md")
+    parser.add_argument("--model", type=Path, default=data.ROOT / "models" / "pup")
 
 
 def main(args: argparse.Namespace) -> None:
     """Write the card."""
-    args.out.write_text(card(args.work), encoding="utf-8")
+    (args.model / "README.md").write_text(card(args.work), encoding="utf-8")

@@ -8,28 +8,31 @@ window somewhere in the sentence. All coarse tokens in sight are learnt from, no
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bark_core.coarse import flatten, plan_coarse
-from bark_core.request import CoarseParams
-from bark_core.tokens import CoarseCodes, SemanticTokens
 from bark_core.transformer import CausalGPT
-from training import data
-from training.initial import initialise
-from training.loop import Budget, State, Trainer
+from training import codec, data
+from training.corpus import Corpus, chance, randint
+from training.initial import initialise, share_units
+from training.loop import State, Trainer
+from training.options import add_arguments as add_arguments
+from training.options import batch_scale, budget, generators
 from training.pup import CONFIG, LAYOUT
 from training.semantic import IGNORE
-from training.semantic import add_arguments as add_arguments  # the same for every transformer
 
-BATCH_ROWS = 6
+BATCH_ROWS = 12
+N_VALIDATION = 96  # prompts
 HISTORY_SHARE = 0.6
+MOST_MISTAKEN = 0.12  # of a row's codes; each row has a share of its own, from none to this
+N_NEIGHBOURS = 6
+WINDOW = LAYOUT.coarse_window
+HOP = 30  # a window that starts so close to the longest history counts as having slid
 PROMPT = LAYOUT.coarse_semantic_window + 1  # positions before the first coarse token
 
 
@@ -41,62 +44,125 @@ class Batch:
     targets: Tensor  # [B, n + 1] the coarse token that follows, from the INFER position on
 
 
-class Sound:
-    """Semantic tokens and codes of the sentences that have sound."""
+class Rows:
+    """The rows that `plan_coarse` and its `prompt` would build, a whole batch at once."""
 
-    def __init__(self, dataset: data.Dataset) -> None:
-        self.dataset = dataset
-        lengths = np.diff(dataset.offsets)
-        self.usable = (lengths >= 4) & (lengths < LAYOUT.max_semantic_tokens)
-        self.of_voice = [
-            np.flatnonzero(
-                (dataset.voices[: dataset.n_training] == voice) & self.usable[: dataset.n_training]
-            )
-            for voice in range(int(dataset.voices.max()) + 1)
-        ]
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
 
-    def pair(self, index: int) -> tuple[SemanticTokens, CoarseCodes]:
-        codes = self.dataset.codes_of(index)[: LAYOUT.n_coarse_codebooks]
-        semantic = SemanticTokens(self.dataset.semantic_of(index), LAYOUT)
-        return semantic, CoarseCodes(codes, LAYOUT)
+    def batch(self, index: Tensor, generator: torch.Generator) -> Batch:
+        """A random window of each prompt, most with something else that the voice said before."""
+        corpus, count = self.corpus, len(index)
+        others = corpus.others(index, generator)
+        with_history = chance(HISTORY_SHARE, count, generator, corpus.device)
+        n_windows = -(-self._n_flat(index) // WINDOW)
+        # while nothing has slid out, a later window holds all earlier ones
+        slides = -(-(LAYOUT.max_coarse_history - HOP) // WINDOW)
+        least = torch.where(with_history, 0, (n_windows - 1).clamp_max(slides))
+        window = least + randint(0, n_windows - least, count, generator, corpus.device)
+        return self.rows(index, others, with_history, window * WINDOW)
 
-    def history_of(self, index: int, rng: np.random.Generator) -> int:
-        """Something else that the same voice said."""
-        return int(rng.choice(self.of_voice[self.dataset.voices[index]]))
+    def rows(self, index: Tensor, others: Tensor, with_history: Tensor, start: Tensor) -> Batch:
+        """Prompts and the windows after them.
 
-    def row(self, index: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """A prompt and the window after it, [PROMPT + n]."""
-        semantic, codes = self.pair(index)
-        history = None
-        if rng.random() < HISTORY_SHARE:
-            history = self.pair(self.history_of(index, rng))
-        plan = plan_coarse(semantic, history, CoarseParams())
-        made = flatten(codes)[: plan.n_steps]
-        starts = np.arange(0, len(made), LAYOUT.coarse_window)
-        if history is None:
-            # while nothing has slid out, a later window holds all earlier ones
-            starts = starts[starts >= min(starts[-1], LAYOUT.max_coarse_history - 30)]
-        start = int(rng.choice(starts))
-        return np.concatenate(
-            [plan.prompt(made[:start]), made[start : start + LAYOUT.coarse_window]]
+        Args:
+            index: prompts, int64 [B].
+            others: what each has as its history if `with_history`, int64 and bool [B].
+            start: coarse tokens made before the window, int64 [B].
+        """
+        n_past_semantic, n_past = self._history_sizes(others, with_history)
+        made = (start / LAYOUT.coarse_per_semantic).round().long()
+        semantic = self._semantic(index, others, n_past_semantic, made)
+        n_steps = self._n_flat(index)
+        stop = torch.minimum(start + WINDOW, n_steps)
+        first = (n_past + start - LAYOUT.max_coarse_history).clamp_min(0)
+        width = LAYOUT.max_coarse_history + WINDOW
+        place = first[:, None] + torch.arange(width, device=index.device)
+        # the history ends one frame before its own end
+        end = self._n_flat(others)[:, None]
+        past = self._flat(others, end - LAYOUT.n_coarse_codebooks - n_past[:, None] + place)
+        own = self._flat(index, place - n_past[:, None])
+        coarse = torch.where(place < n_past[:, None], past, own)
+        inside = place < (n_past + stop)[:, None]
+        infer = torch.full_like(index[:, None], LAYOUT.coarse_infer)
+        fed = torch.where(inside, coarse, LAYOUT.coarse_semantic_pad)
+        last = torch.full_like(infer, IGNORE)
+        return Batch(
+            tokens=torch.cat([semantic, infer, fed], dim=1),
+            targets=torch.cat([torch.where(inside, coarse, IGNORE), last], dim=1),
         )
 
-    def batch(self, rows: NDArray[np.int64], rng: np.random.Generator) -> Batch:
-        prompts = [self.row(int(index), rng) for index in rows]
-        longest = max(len(prompt) for prompt in prompts)
-        tokens = np.full((len(rows), longest), LAYOUT.coarse_semantic_pad)
-        targets = np.full((len(rows), longest - PROMPT + 1), IGNORE)
-        for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt)] = prompt
-            targets[row, : len(prompt) - PROMPT] = prompt[PROMPT:]
-        return Batch(torch.from_numpy(tokens), torch.from_numpy(targets))
+    def _n_flat(self, index: Tensor) -> Tensor:
+        """Coarse tokens of each prompt."""
+        return self.corpus.frames.lengths[index] * LAYOUT.n_coarse_codebooks
 
-    def batches(self, state: State, seed: int) -> Iterator[Batch]:
-        """Endless random batches."""
-        rng = np.random.default_rng([seed, state.step])
-        training = np.flatnonzero(self.usable[: self.dataset.n_training])
-        while True:
-            yield self.batch(rng.choice(training, BATCH_ROWS), rng)
+    def _history_sizes(self, others: Tensor, with_history: Tensor) -> tuple[Tensor, Tensor]:
+        """Semantic and coarse tokens of each history, as `plan_coarse` trims it: int64 [B]."""
+        ratio, n_said = LAYOUT.coarse_per_semantic, self.corpus.said.lengths[others]
+        heard = (self._n_flat(others).double() / ratio).floor().long()
+        n_semantic = torch.minimum(n_said - n_said % 2, heard)
+        n_semantic = n_semantic.clamp_max(math.floor(LAYOUT.max_coarse_history / ratio))
+        n_semantic = torch.where(with_history, n_semantic, 0)
+        n_coarse = (n_semantic.double() * ratio).round().long() - LAYOUT.n_coarse_codebooks
+        return n_semantic, n_coarse.clamp_min(0)
+
+    def _semantic(self, index: Tensor, others: Tensor, n_past: Tensor, made: Tensor) -> Tensor:
+        """The semantic half of the prompt, [B, coarse_semantic_window]."""
+        said = self.corpus.said
+        most = math.floor(LAYOUT.max_coarse_history / LAYOUT.coarse_per_semantic)
+        first = (n_past + made - most).clamp_min(0)
+        place = first[:, None] + torch.arange(LAYOUT.coarse_semantic_window, device=index.device)
+        past = said.at(others, said.lengths[others][:, None] - n_past[:, None] + place)
+        own = said.at(index, place - n_past[:, None])
+        inside = place < (n_past + said.lengths[index])[:, None]
+        seen = torch.where(place < n_past[:, None], past, own)
+        return torch.where(inside, seen, LAYOUT.coarse_semantic_pad)
+
+    def _flat(self, index: Tensor, places: Tensor) -> Tensor:
+        """Coarse tokens at places of the flat sequence: as `bark_core.coarse.flatten`."""
+        codebook = places % LAYOUT.n_coarse_codebooks
+        codes = self.corpus.code(codebook, index, places // LAYOUT.n_coarse_codebooks)
+        return codes + LAYOUT.semantic_vocab + codebook * LAYOUT.codebook_size
+
+    def batches(self, state: State, args: argparse.Namespace) -> Iterator[Batch]:
+        """Endless random batches, some of whose codes are mistaken for their neighbours."""
+        count = BATCH_ROWS * batch_scale(args)
+        neighbours = near_codes(codec.load_codebooks(args.work), N_NEIGHBOURS)
+        neighbours = neighbours.to(self.corpus.device)
+        for generator in generators(state, self.corpus, args):
+            batch = self.batch(self.corpus.draw(count, generator), generator)
+            yield replace(batch, tokens=mistaken(batch.tokens, neighbours, generator))
+
+
+def near_codes(codebooks: codec.Codebooks, count: int) -> Tensor:
+    """The nearest other entries of each coarse code, int64 [n_coarse * 512, count]."""
+    rows = []
+    for codebook in range(LAYOUT.n_coarse_codebooks):
+        entries = codebooks.entries[codebook]
+        nearest = torch.cdist(entries, entries).argsort(1)[:, 1 : count + 1]
+        rows.append(nearest + codebook * LAYOUT.codebook_size)
+    return torch.cat(rows)
+
+
+def mistaken(tokens: Tensor, neighbours: Tensor, generator: torch.Generator) -> Tensor:
+    """Replace some coarse tokens by neighbours of theirs, as sampling does.
+
+    What is generated is not as clean as what is trained on; a model that has met mistakes doesn't
+    follow them.
+
+    Args:
+        tokens: [B, PROMPT + n].
+        neighbours: of `near_codes`.
+    """
+    count, device = len(tokens), tokens.device
+    rate = torch.rand(count, 1, generator=generator, device=device) * MOST_MISTAKEN
+    hit = torch.rand(tokens.shape, generator=generator, device=device) < rate
+    code = tokens - LAYOUT.semantic_vocab
+    coarse = (code >= 0) & (code < len(neighbours))
+    coarse[:, :PROMPT] = False
+    choice = torch.randint(neighbours.shape[1], tokens.shape, generator=generator, device=device)
+    other = neighbours[code.clamp(0, len(neighbours) - 1), choice] + LAYOUT.semantic_vocab
+    return torch.where(hit & coarse, other, tokens)
 
 
 def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -108,7 +174,7 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
 def losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """The loss of each coarse codebook."""
     assert isinstance(model, CausalGPT)
-    tokens, targets = batch.tokens.to(model.device), batch.targets.to(model.device)
+    tokens, targets = batch.tokens, batch.targets
     hidden = model(model.embed(tokens))[:, PROMPT - 1 :]
     parts = []
     for codebook in range(LAYOUT.n_coarse_codebooks):
@@ -124,19 +190,20 @@ def losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def trainer(args: argparse.Namespace) -> Trainer:
     """Model, data and budget, ready to run."""
-    sound = Sound(data.load(args.work, "sound"))
+    sets = [name for name in ("codes", "sound") if data.shards(args.work, name)]
+    corpus = Corpus(args.work, *sets, device=args.device, kind="codes")
+    held = Rows(Corpus(args.work, *sets, device=args.device, kind="codes", held_out=True))
     model = CausalGPT(CONFIG.coarse)
     positions = torch.arange(CONFIG.coarse.block_size)
     moments = (positions - PROMPT) / LAYOUT.coarse_per_semantic
     initialise(model, torch.where(positions < PROMPT, positions, moments), seed=args.seed)
-    held = np.flatnonzero(sound.usable)
-    held = held[held >= sound.dataset.n_training][:96]
+    share_units(model, head=False)
 
     def validate(model: nn.Module) -> dict[str, float]:
-        rng = np.random.default_rng(0)
+        generator = torch.Generator(held.corpus.device).manual_seed(0)
         parts = [
-            torch.stack(losses(model, sound.batch(rows, rng)))
-            for rows in np.array_split(held, max(1, len(held) // BATCH_ROWS))
+            torch.stack(losses(model, held.batch(rows, generator)))
+            for rows in torch.split(held.corpus.usable[:N_VALIDATION], BATCH_ROWS)
         ]
         first, second = torch.stack(parts).mean(dim=0).tolist()
         return {"validation_loss": (first + second) / 2, "codebook_1": first, "codebook_2": second}
@@ -146,12 +213,14 @@ def trainer(args: argparse.Namespace) -> Trainer:
     return Trainer(
         "coarse",
         model,
-        batches=lambda state: sound.batches(state, args.seed),
+        batches=lambda state: Rows(corpus).batches(state, args),
         loss=loss,
         validate=validate,
         folder=args.work,
-        budget=Budget(minutes=args.minutes, steps=args.steps),
+        budget=budget(args),
         device=args.device,
+        dropout=args.dropout,
+        compiled=args.compile,
     )
 
 

@@ -1,8 +1,9 @@
-"""`python -m training codec`: codebooks by analysis, then a decoder trained as a vocoder.
+"""`python -m training codec`: codebooks by analysis, and the codec that they go into.
 
 Training a codec as an autoencoder from nothing ended, twice, in a decoder that ignored its codes.
 So the codes are made without training: log-mel frames, their principal components, residual
-k-means. The codebooks go into an EnCodec model's quantizer, and only its decoder learns.
+k-means. The codebooks go into an EnCodec model's quantizer, and only its decoder learns
+(`training.decoder`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ import json
 import math
 import os
 import sys
-import time
 import types
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bark_core.weights import read_safetensors
 from training import data
-from training.features import HOP, N_MELS, SAMPLE_RATE, WINDOW, log_mel, mel_filters
+from training.features import N_MELS, SAMPLE_RATE, log_mel
 
 DIMENSION = 64
 N_CODEBOOKS = 4
 CODEBOOK_SIZE = 512
+ENVELOPE_CEPSTRA = 16
 CODEBOOKS = "codebooks.npz"
 WEIGHTS = "codec.pt"
 CURVE = "codec.jsonl"
-ENCODER = "encoder.pt"
-
-# Frame t holds samples 480 t onwards, but its window, which ends with it, has its centre at
-# 480 t - 32. The decoder's sound is late by the difference (11 ms): it need not guess the frame's
-# end, of which the tail of the Hann window tells it next to nothing.
-DELAY = WINDOW // 2 - HOP // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +57,7 @@ class CodecArguments:
     compress: int = 2
     lstm: int = 0
     true_skip: bool = False
-    norm: str = "weight_norm"
+    norm: str = "none"  # Muon needs no weight norm
     causal: bool = True
     pad_mode: str = "constant"
     n_q: int = N_CODEBOOKS
@@ -154,8 +150,8 @@ def fit_codebooks(mels: Tensor, seed: int = 0) -> tuple[Codebooks, dict[str, Any
         "entries_used": [],
     }
     residual, stages = latents, []
-    for stage in range(N_CODEBOOKS):
-        entries = k_means(residual, CODEBOOK_SIZE, seed + stage)
+    for stage, space in enumerate(subspaces(components)):
+        entries = k_means(residual @ space, CODEBOOK_SIZE, seed + stage)
         index = nearest(residual, entries)
         residual = residual - entries[index]
         stages.append(entries)
@@ -164,6 +160,28 @@ def fit_codebooks(mels: Tensor, seed: int = 0) -> tuple[Codebooks, dict[str, Any
             int((torch.bincount(index, minlength=CODEBOOK_SIZE) > 0).sum())
         )
     return Codebooks(mean, components, torch.stack(stages)), report
+
+
+def subspaces(components: Tensor) -> list[Tensor]:
+    """What each codebook describes, as projections of the latents: float32 [64, 64] each.
+
+    The first: the spectrum's envelope (its lowest cepstra), thus what is said and by whom. The
+    second: what is left of the spectrum, which is its harmonics, thus pitch and voicing. These
+    two can be foretold from semantic tokens far better than two stages of plain residual k-means,
+    whose second one is near to noise. The others: everything that is left.
+
+    An entry within a subspace is the nearest one to a point if it is nearest to the point's
+    projection, so encoding needs to know nothing of this.
+
+    Args:
+        components: float32 [64, 80], orthonormal rows.
+    """
+    order = torch.arange(ENVELOPE_CEPSTRA)[:, None]
+    cosines = torch.cos(math.pi * (torch.arange(N_MELS) + 0.5) * order / N_MELS)  # [16, 80]
+    basis, _ = torch.linalg.qr(components @ cosines.T)
+    envelope = basis @ basis.T
+    everything = torch.eye(DIMENSION)
+    return [envelope, everything - envelope] + [everything] * (N_CODEBOOKS - 2)
 
 
 def save_codebooks(work: Path, codebooks: Codebooks) -> None:
@@ -296,314 +314,41 @@ def synthesise(model: nn.Module, codes: Tensor) -> Tensor:
     return sound.float()
 
 
-# Training of the decoder.
-
-BATCH = 8
-CROP_FRAMES = 44
-WARM_FRAMES = 8  # context for the decoder at the start of a crop; left out of the loss
-LOSS_FFTS = (256, 512, 1024, 2048)
-EDGE_HZ = 8_000.0
-RUMBLE_HZ = 40.0  # neither voice has anything below
-START_ODDS = 0.25  # of a batch of sentences' beginnings, where the decoder has no context yet
-CODEBOOK_ODDS = (0.15, 0.15, 0.7)  # of training on 2, 3 and 4 codebooks
-
-
-@dataclass
-class Plan:
-    """How long and how fast the decoder learns."""
-
-    steps: int = 12_000
-    minutes: float = math.inf  # ends the schedule earlier, where the machine is shared
-    rate: float = 1e-3
-    final_rate: float = 3e-5
-    warm_up: int = 100
-    seed: int = 0
-    save_every_s: float = 120.0
-    weights: dict[str, float] = field(
-        default_factory=lambda: {"linear": 0.5, "above": 1.0, "rumble": 0.3}
-    )
-
-    def share(self, step: int, seconds: float) -> float:
-        """How much of the plan is done, 0..1, by steps or by time, whichever is further."""
-        return min(1.0, max(step / self.steps, seconds / 60 / self.minutes))
-
-    def rate_at(self, step: int, seconds: float) -> float:
-        """Warm-up, then a cosine down to the final rate."""
-        if step < self.warm_up:
-            return self.rate * (step + 1) / self.warm_up
-        bend = (1 + math.cos(math.pi * self.share(step, seconds))) / 2
-        return self.final_rate + (self.rate - self.final_rate) * bend
-
-
-def magnitudes(sound: Tensor, n_fft: int) -> Tensor:
-    """float32 [B, n] to [B, n_fft // 2 + 1, frames]; white noise gives about the same at any n_fft.
-
-    The root has a floor, which keeps its gradient finite in silence.
-    """
-    window = torch.hann_window(n_fft)
-    spectrum = torch.stft(sound, n_fft, n_fft // 4, window=window, return_complex=True)
-    return (torch.view_as_real(spectrum).square().sum(-1) + 1e-8).sqrt() / math.sqrt(n_fft / 4)
-
-
-def spectral_loss(made: Tensor, wanted: Tensor, weights: dict[str, float]) -> dict[str, Tensor]:
-    """Multi-scale log-mel and magnitude L1, and what lies above 8 kHz or below 40 Hz.
-
-    Args:
-        made, wanted: float32 [B, n] at 24 kHz.
-    Returns:
-        scalars "mel", "linear", "above", "rumble" and their weighted "total".
-    """
-    parts: dict[str, list[Tensor]] = {"mel": [], "linear": [], "above": [], "rumble": []}
-    for n_fft in LOSS_FFTS:
-        edge = int(EDGE_HZ / SAMPLE_RATE * n_fft) + 1
-        filters = mel_filters(n_fft, min(N_MELS, n_fft // 8), 0.0, EDGE_HZ)
-        size_made, size_wanted = magnitudes(made, n_fft), magnitudes(wanted, n_fft)
-        mel_made, mel_wanted = (
-            torch.log(filters @ size + 1e-3) for size in (size_made, size_wanted)
-        )
-        parts["mel"].append((mel_made - mel_wanted).abs().mean())
-        parts["linear"].append((size_made - size_wanted)[:, :edge].abs().mean())
-        parts["above"].append(size_made[:, edge:].mean())
-    # Only the longest window tells 40 Hz from a man's pitch.
-    rumble = int(RUMBLE_HZ / SAMPLE_RATE * LOSS_FFTS[-1])
-    parts["rumble"].append(size_made[:, :rumble].mean())
-    losses = {name: torch.stack(values).mean() for name, values in parts.items()}
-    total = losses["mel"]
-    for name, weight in weights.items():
-        total = total + weight * losses[name]
-    losses["total"] = total
-    return losses
-
-
-@dataclass(frozen=True, slots=True)
-class Crops:
-    """Draws training crops: latents of the codes, and the sound they stand for."""
-
-    dataset: data.Dataset
-    codebooks: Codebooks
-    first: int  # sentences first..last - 1 are drawn from
-    last: int
-
-    def draw(
-        self, rng: np.random.Generator, batch: int, n_books: int, at_start: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """float32 [B, 64, 44] and [B, 480 * 44]; the sound comes 272 samples late."""
-        latents: list[Tensor] = []
-        sounds: list[Tensor] = []
-        while len(latents) < batch:
-            index = int(rng.integers(self.first, self.last))
-            codes = self.dataset.codes_of(index)
-            if codes.shape[1] <= CROP_FRAMES:
-                continue
-            start = 0 if at_start else int(rng.integers(0, codes.shape[1] - CROP_FRAMES))
-            piece = codes[:n_books, start : start + CROP_FRAMES].astype(np.int64)
-            latents.append(self.codebooks.decode(torch.from_numpy(piece)).T)
-            sounds.append(self._sound(index, start))
-        return torch.stack(latents), torch.stack(sounds)
-
-    def _sound(self, index: int, start: int) -> Tensor:
-        samples = self.dataset.audio_of(index)
-        late = np.concatenate([np.zeros(DELAY, np.float32), samples - samples.mean()])
-        begin = start * HOP
-        return torch.from_numpy(late[begin : begin + CROP_FRAMES * HOP])
-
-
-class Trainer:
-    """Trains the decoder; its state is one file, so it can be stopped at any time."""
-
-    def __init__(self, work: Path, plan: Plan) -> None:
-        self.work, self.plan = work, plan
-        self.codebooks = load_codebooks(work)
-        dataset = data.load(work, "sound")
-        self.training = Crops(dataset, self.codebooks, 0, dataset.n_training)
-        self.validation = Crops(dataset, self.codebooks, dataset.n_training, len(dataset))
-        torch.manual_seed(plan.seed)
-        self.arguments = CodecArguments()
-        self.model = build(self.arguments)
-        install_codebooks(self.model, self.codebooks)
-        self.decoder: nn.Module = self.model.decoder  # type: ignore[assignment]
-        self.optimiser = torch.optim.AdamW(
-            self.decoder.parameters(), lr=plan.rate, betas=(0.8, 0.99), weight_decay=0.01
-        )
-        self.step, self.seconds = 0, 0.0
-        self._resume()
-
-    def _resume(self) -> None:
-        path = self.work / "codec-training.pt"
-        if not path.exists():
-            return
-        state = torch.load(path, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds = state["step"], state["seconds"]
-
-    def save(self) -> None:
-        """Write the training state and the weights, each atomically."""
-        state: dict[str, Any] = {
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-        }
-        save_tensors(self.work / "codec-training.pt", state)
-        save_weights(self.work, self.arguments, state["model"], self.step)
-
-    def run(self) -> None:
-        """Train to the planned end, saving and logging on the way."""
-        saved, recent = time.monotonic(), []
-        while self.plan.share(self.step, self.seconds) < 1:
-            started = time.monotonic()
-            recent.append(self._train_step())
-            self.seconds += time.monotonic() - started
-            if self.step % 50 == 0:
-                self._log({name: float(np.mean([r[name] for r in recent])) for name in recent[0]})
-                recent = []
-            if time.monotonic() - saved > self.plan.save_every_s:
-                self.save()
-                saved = time.monotonic()
-        self.save()
-
-    def _train_step(self) -> dict[str, float]:
-        # Seeded by the step, so that a resumed run draws what an unbroken one would.
-        rng = np.random.default_rng((self.plan.seed, self.step))
-        n_books = int(rng.choice([2, 3, 4], p=CODEBOOK_ODDS))
-        at_start = bool(rng.random() < START_ODDS)
-        latents, wanted = self.training.draw(rng, BATCH, n_books, at_start)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.plan.rate_at(self.step, self.seconds)
-        losses = self._losses(latents, wanted, 0 if at_start else WARM_FRAMES * HOP)
-        self.optimiser.zero_grad()
-        losses["total"].backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.decoder.parameters(), 1.0)
-        self.optimiser.step()
-        self.step += 1
-        return {name: float(value.detach()) for name, value in losses.items()}
-
-    def _losses(self, latents: Tensor, wanted: Tensor, skip: int) -> dict[str, Tensor]:
-        # bfloat16 convolutions are 1.6 times as fast on processors with AVX-512 BF16.
-        with torch.autocast("cpu", torch.bfloat16):
-            made = self.decoder(latents)
-        return spectral_loss(made[:, 0].float()[:, skip:], wanted[:, skip:], self.plan.weights)
-
-    def _log(self, losses: dict[str, float]) -> None:
-        entry: dict[str, Any] = {"step": self.step, "seconds": round(self.seconds, 1)}
-        entry |= {name: round(value, 4) for name, value in losses.items()}
-        if self.step % 250 == 0:
-            entry["validation"] = {books: self._validate(books) for books in (2, 4)}
-        with (self.work / CURVE).open("a", encoding="utf-8") as curve:
-            curve.write(json.dumps(entry) + "\n")
-
-    @torch.no_grad()
-    def _validate(self, n_books: int) -> float:
-        latents, wanted = self.validation.draw(np.random.default_rng(7), 16, n_books)
-        return round(float(self._losses(latents, wanted, WARM_FRAMES * HOP)["mel"]), 4)
-
-
 def save_weights(
     work: Path, arguments: CodecArguments, weights: dict[str, Tensor], step: int
 ) -> None:
-    """Write the codec's weights and arguments, with the encoder distilled so far, if any."""
-    if (work / ENCODER).exists():
-        encoder = torch.load(work / ENCODER, weights_only=True)["encoder"]
-        weights = weights | {f"encoder.{name}": value for name, value in encoder.items()}
+    """Write the codec's weights and arguments."""
     save_tensors(work / WEIGHTS, weights)
     text = json.dumps({"arguments": asdict(arguments), "step": step}, indent=1)
     data.write_atomic(work / "codec.json", text.encode())
 
 
-class Distiller:
-    """Teaches the encoder what the analysis gives, so that a codec alone turns sound into codes."""
+def start_from(work: Path, model: Path) -> None:
+    """Take over a finished model's codebooks and decoder, unless the work folder has its own.
 
-    def __init__(self, work: Path, plan: Plan) -> None:
-        self.work, self.plan = work, plan
-        self.codebooks = load_codebooks(work)
-        self.dataset = data.load(work, "sound")
-        torch.manual_seed(plan.seed)
-        self.encoder: nn.Module = build().encoder  # type: ignore[assignment]
-        self.optimiser = torch.optim.AdamW(
-            self.encoder.parameters(), lr=plan.rate, betas=(0.8, 0.99), weight_decay=0.0
+    Args:
+        model: a folder that `export` wrote.
+    """
+    stored = read_safetensors(model / "codec.safetensors")
+    weights = {name: value.float() for name, value in stored.items()}
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / CODEBOOKS).exists():
+        save_codebooks(
+            work,
+            Codebooks(
+                weights["encoder.mean"],
+                weights["encoder.components"],
+                weights["quantizer.codebooks"],
+            ),
         )
-        self.step, self.seconds = 0, 0.0
-        if (work / ENCODER).exists():
-            state = torch.load(work / ENCODER, weights_only=True)
-            self.encoder.load_state_dict(state["encoder"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.step, self.seconds = state["step"], state["seconds"]
-
-    def run(self) -> None:
-        """Train to the planned end, then put the encoder into the codec's weights."""
-        saved = time.monotonic()
-        while self.plan.share(self.step, self.seconds) < 1:
-            started = time.monotonic()
-            loss = self._train_step()
-            self.seconds += time.monotonic() - started
-            if self.step % 100 == 0:
-                self._log(loss)
-            if time.monotonic() - saved > self.plan.save_every_s:
-                self.save()
-                saved = time.monotonic()
-        self.save()
-
-    def save(self) -> None:
-        """Write the training state, and the encoder into the codec's weights, each atomically."""
-        state = {
-            "encoder": self.encoder.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-        }
-        save_tensors(self.work / ENCODER, state)
-        stored = json.loads((self.work / "codec.json").read_text(encoding="utf-8"))
-        weights = torch.load(self.work / WEIGHTS, weights_only=True)
-        save_weights(self.work, CodecArguments(), weights, stored["step"])
-
-    def draw(self, rng: np.random.Generator, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """Sound float32 [B, 1, 480 * 44] and its latents [B, 44, 64], frames of warm-up included.
-
-        Half of the crops are made louder or quieter, so that the encoder knows any level.
-        """
-        sounds: list[Tensor] = []
-        while len(sounds) < BATCH:
-            samples = self.dataset.audio_of(int(rng.integers(first, last)))
-            if len(samples) <= CROP_FRAMES * HOP:
-                continue
-            start = int(rng.integers(0, len(samples) - CROP_FRAMES * HOP))
-            gain = np.float32(rng.choice([1.0, rng.uniform(0.3, 1.4)]))
-            sounds.append(torch.from_numpy(samples[start : start + CROP_FRAMES * HOP] * gain))
-        sound = torch.stack(sounds)
-        return sound[:, None], self.codebooks.latents(sound)
-
-    def _train_step(self) -> float:
-        rng = np.random.default_rng((self.plan.seed, self.step, 1))
-        sound, wanted = self.draw(rng, 0, self.dataset.n_training)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.plan.rate_at(self.step, self.seconds)
-        with torch.autocast("cpu", torch.bfloat16):
-            made = self.encoder(sound)
-        loss = (made.float().mT - wanted).square().mean()
-        self.optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
-        self.optimiser.step()
-        self.step += 1
-        return float(loss.detach())
-
-    @torch.no_grad()
-    def _log(self, loss: float) -> None:
-        rng = np.random.default_rng(7)
-        sound, wanted = self.draw(rng, self.dataset.n_training, len(self.dataset))
-        made = self.encoder(sound).mT
-        left = (made - wanted).square().sum() / (wanted - wanted.mean((0, 1))).square().sum()
-        same = self.codebooks.encode(made.flatten(0, 1)) == self.codebooks.encode(
-            wanted.flatten(0, 1)
-        )
-        entry = {"step": self.step, "seconds": round(self.seconds, 1), "loss": round(loss, 4)}
-        entry |= {
-            "left": round(float(left), 4),
-            "same_first": round(float(same[0].float().mean()), 3),
-        }
-        with (self.work / "encoder.jsonl").open("a", encoding="utf-8") as curve:
-            curve.write(json.dumps(entry) + "\n")
+    if not (work / WEIGHTS).exists():
+        codec = build()
+        install_codebooks(codec, load_codebooks(work))
+        decoder = {n: v for n, v in weights.items() if n.startswith("decoder.")}
+        missing = codec.load_state_dict(decoder, strict=False)
+        if missing.unexpected_keys:
+            raise ValueError(f"{model} is not of pup's shape: {missing.unexpected_keys[:3]}")
+        save_weights(work, CodecArguments(), codec.state_dict(), 0)
 
 
 def save_tensors(path: Path, state: dict[str, Any]) -> None:
@@ -613,39 +358,35 @@ def save_tensors(path: Path, state: dict[str, Any]) -> None:
     part.replace(path)
 
 
+def has_model(work: Path) -> bool:
+    """Whether there is something for `load_model`."""
+    return (work / WEIGHTS).exists()
+
+
 def load_model(work: Path) -> nn.Module:
     """The codec at its last checkpoint, ready to use."""
     stored = json.loads((work / "codec.json").read_text(encoding="utf-8"))["arguments"]
     model = build(CodecArguments(**{**stored, "ratios": tuple(stored["ratios"])}))
-    model.load_state_dict(torch.load(work / WEIGHTS, weights_only=True))
+    model.load_state_dict(torch.load(work / WEIGHTS, map_location="cpu", weights_only=True))
     return model.eval()
-
-
-STEPS = ("codebooks", "decoder", "encoder", "all")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m training codec`."""
     parser.add_argument("--work", type=Path, default=data.DEFAULT_WORK)
-    parser.add_argument("--step", choices=STEPS, default="all")
-    parser.add_argument("--frames", type=int, default=90_000, help="frames for the codebooks")
-    parser.add_argument("--steps", type=int, default=Plan.steps, help="steps of the decoder")
-    parser.add_argument("--encoder-steps", type=int, default=4_000)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="end after so long")
+    parser.add_argument("--start", type=Path, help="take over this model's codebooks and decoder")
+    parser.add_argument("--frames", type=int, default=150_000, help="frames for the codebooks")
     parser.add_argument("--threads", type=int, default=1)
 
 
 def main(args: argparse.Namespace) -> None:
-    """Make the codebooks if there are none, then train the decoder and distil the encoder."""
+    """Make the codebooks, if there are none."""
     torch.set_num_threads(args.threads)
-    if args.step in ("codebooks", "all") and not (args.work / CODEBOOKS).exists():
+    if args.start is not None:
+        start_from(args.work, args.start)
+    if not (args.work / CODEBOOKS).exists():
         codebooks, report = fit_codebooks(mel_frames(data.load(args.work, "sound"), args.frames))
         save_codebooks(args.work, codebooks)
         data.write_atomic(args.work / "codebooks.json", json.dumps(report, indent=1).encode())
         print(json.dumps(report), flush=True)
-        data.publish_codes(args.work)
-    if args.step in ("decoder", "all"):
-        Trainer(args.work, Plan(steps=args.steps, minutes=args.minutes)).run()
-    if args.step in ("encoder", "all"):
-        plan = Plan(steps=args.encoder_steps, minutes=args.minutes, rate=2e-3, warm_up=50)
-        Distiller(args.work, plan).run()
+    data.add_codes(args.work)

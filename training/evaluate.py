@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import soxr
 import torch
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from bark_core import (
     load_voice,
 )
 from training import codec, data
-from training.export import NAMES, ROOT
+from training.export import ROOT
 from training.sentences import held_out
 from training.teacher import VOICES, Teacher, TeacherVoice
 from training.voiceprint import VoiceJudge
@@ -106,16 +107,19 @@ class Listener:
 
 
 def listen(
-    listener: Listener, speak: Speak, texts: Iterable[str], voices: Iterable[TeacherVoice]
+    listener: Listener, speak: Speak, texts: Sequence[str], voices: Sequence[TeacherVoice]
 ) -> list[Heard]:
-    """Have every sentence said in every voice, and transcribed."""
+    """Have sentences said, the voices by turns, and transcribed.
+
+    The same sentence has the same voice in every system, so that systems can be compared.
+    """
     results = []
-    for voice in voices:
-        for text in texts:
-            said = normalise(text)
-            heard = normalise(listener.hear(speak(text, voice)))
-            errors = word_errors(said, heard)
-            results.append(Heard(voice.name, " ".join(said), " ".join(heard), errors, len(said)))
+    for number, text in enumerate(texts):
+        voice = voices[number % len(voices)]
+        said = normalise(text)
+        heard = normalise(listener.hear(speak(text, voice)))
+        errors = word_errors(said, heard)
+        results.append(Heard(voice.name, " ".join(said), " ".join(heard), errors, len(said)))
     return results
 
 
@@ -162,8 +166,8 @@ def pup_speaks(model: Path, voices: Path, settings: Settings, unended: list[str]
     """The whole cascade, with each teacher voice's history prompt; notes what ran to the limit."""
     cascade = load(model, device="cpu")
     prompts = {
-        teacher: load_voice(voices / f"{name}.npz", layout=cascade.config.layout)
-        for teacher, (name, _) in NAMES.items()
+        voice.name: load_voice(voices / f"{voice.name}.npz", layout=cascade.config.layout)
+        for voice in VOICES
     }
 
     def speak(text: str, voice: TeacherVoice) -> NDArray[np.float32]:
@@ -176,10 +180,28 @@ def pup_speaks(model: Path, voices: Path, settings: Settings, unended: list[str]
     return speak
 
 
+def said_before(folder: Path) -> Speak:
+    """Sounds of the held-out sentences that were made elsewhere: LIST-NUMBER.flac, 24 kHz."""
+    places = {
+        text: folder / f"{name}-{number:03d}.flac"
+        for name in ("prose", "open")
+        for number, text in enumerate(held_out("prose" if name == "prose" else "open"))
+    }
+
+    def speak(text: str, _voice: TeacherVoice) -> NDArray[np.float32]:
+        samples, rate = soundfile.read(places[text], dtype="float32")
+        if rate != SAMPLE_RATE:
+            raise ValueError(f"{places[text]} has {rate} Hz, expected {SAMPLE_RATE}")
+        sound: NDArray[np.float32] = samples
+        return sound
+
+    return speak
+
+
 def run(
     systems: dict[str, Speak], lists: Sequence[str], n: int, judge: VoiceJudge
 ) -> dict[str, Any]:
-    """Evaluate systems on the first n held-out sentences of each list, in every voice.
+    """Evaluate systems on the first n held-out sentences of each list, voices by turns.
 
     Returns:
         {"scores": [Score as dict], "voice_recognised": {system/list: share},
@@ -204,6 +226,14 @@ def run(
     }
 
 
+def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """What was measured before of other systems and lists, and everything new."""
+    measured = {(entry["system"], entry["sentences"]) for entry in new["scores"]}
+    kept = [e for e in old["scores"] if (e["system"], e["sentences"]) not in measured]
+    both = {key: {**old[key], **new[key]} for key in ("voice_recognised", "heard")}
+    return {**old, **new, **both, "scores": kept + new["scores"]}
+
+
 def _judged(speak: Speak, judge: VoiceJudge, nearest: list[bool]) -> Speak:
     """The same sounds; whether each is nearest to the voice that was asked for is noted."""
 
@@ -220,6 +250,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, default=data.DEFAULT_WORK)
     parser.add_argument("--systems", nargs="+", default=["teacher", "codec-4", "codec-2"])
     parser.add_argument("--lists", nargs="+", choices=("prose", "open"), default=["prose", "open"])
+    parser.add_argument("--sounds", type=Path, help="pup's sounds, if they were made elsewhere")
     parser.add_argument("--n", type=int, default=100, help="sentences of each list")
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "pup")
     parser.add_argument("--voices", type=Path, default=ROOT / "presets" / "voices")
@@ -244,15 +275,21 @@ def main(args: argparse.Namespace) -> None:
     for name in args.systems:
         if name == "teacher":
             systems[name] = teacher_speaks(teacher)
+        elif name == "pup" and args.sounds is not None:
+            systems[name] = said_before(args.sounds)
         elif name == "pup":
             systems[name] = pup_speaks(args.model, args.voices, settings, unended)
         else:
             systems[name] = codec_speaks(teacher, args.work, int(name.removeprefix("codec-")))
     report = run(systems, args.lists, args.n, VoiceJudge(data.load(args.work, "sound")))
-    report["settings"] = asdict(settings)
-    report["ran_to_the_limit"] = unended
+    if "pup" in systems:
+        report["settings"] = asdict(settings)
+        report["ran_to_the_limit"] = unended
     out: Path = args.out or args.work / "evaluation.json"
+    if out.exists():
+        report = joined(json.loads(out.read_text(encoding="utf-8")), report)
     data.write_atomic(out, json.dumps(report, indent=1).encode())
     print(table([Score(**entry) for entry in report["scores"]]))
     print("voice recognised:", report["voice_recognised"])
-    print("ran to the limit:", len(unended))
+    if "pup" in systems:
+        print("ran to the limit:", len(unended))

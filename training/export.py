@@ -7,6 +7,7 @@ the teacher's voices as history prompts.
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,24 @@ from torch import Tensor
 
 from bark_core.formats import write_model
 from bark_core.layouts import StageName, from_encodec, from_suno
+from bark_core.recogniser import RECOGNISER_FILE
 from bark_core.tokenizer import Tokenizer
 from bark_core.tokens import FineCodes, SemanticTokens
 from bark_core.voices import Voice
-from training import data
+from bark_core.weights import write_safetensors
+from training import codec, data
 from training.pup import CONFIG, LAYOUT
 from training.teacher import VOICES
 from training.vocabulary import character_vocabulary
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = data.ROOT
 VOICE_SECONDS = 5.0  # longer than every window looks back, short enough to be read quickly
 
-# the teacher's name -> (name, description)
-NAMES = {
-    "slt": ("rosa", "a woman, American English, even and clear"),
-    "rms": ("ralf", "a man, American English, low and calm"),
-}
+# A network this small puts too much on what is wrong. Its logits are multiplied so that the
+# page's usual temperature (0.7, fine 0.5) is steady, as with the published models.
+SHARPER = {"semantic": 1.4, "coarse": 2.2, "fine": 1.5}
+
+_PLAIN = re.compile(r"[A-Z][a-z]+,?( [A-Za-z]?[a-z']+,?)+\.")  # one statement, no cues, no capitals
 
 
 def export_model(work: Path, target: Path) -> None:
@@ -44,8 +47,8 @@ def export_model(work: Path, target: Path) -> None:
     def weights_of(stage: StageName) -> dict[str, Tensor]:
         checkpoint = torch.load(work / f"{stage}.pt", map_location="cpu", weights_only=True)
         if stage == "codec":
-            return from_encodec(checkpoint, CONFIG)
-        return from_suno(checkpoint["model"], stage, CONFIG)
+            return from_encodec(_with_analysis(checkpoint, work), CONFIG)
+        return _sharpened(from_suno(checkpoint["model"], stage, CONFIG), SHARPER[stage])
 
     card = target / "README.md"
     text = card.read_text(encoding="utf-8") if card.exists() else None
@@ -59,31 +62,48 @@ def export_model(work: Path, target: Path) -> None:
         precision="float16",
         codec_precision="float16",
     )
+    heard = torch.load(work / "recogniser.pt", map_location="cpu", weights_only=True)["model"]
+    write_safetensors(
+        target / RECOGNISER_FILE, {name: value.half().contiguous() for name, value in heard.items()}
+    )
     if text is not None:
         card.write_text(text, encoding="utf-8")
 
 
+def _sharpened(weights: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
+    """Multiply all logits: the last norm is followed by the output heads only."""
+    last = "transformer.ln_f."
+    return {k: v * factor if k.startswith(last) else v for k, v in weights.items()}
+
+
+def _with_analysis(weights: dict[str, Tensor], work: Path) -> dict[str, Tensor]:
+    """The decoder and the codebooks, and the analysis that is the encoder."""
+    books = codec.load_codebooks(work)
+    kept = {name: value for name, value in weights.items() if not name.startswith("encoder.")}
+    return kept | {"encoder.mean": books.mean, "encoder.components": books.components}
+
+
 def export_voices(work: Path, target: Path) -> None:
-    """Write one sentence of each teacher voice, not trained on, as a history prompt."""
+    """Write one plain sentence of each voice, not trained on, as a history prompt."""
     target.mkdir(parents=True, exist_ok=True)
     sound = data.load(work, "sound")
     lengths = np.diff(sound.offsets) / LAYOUT.semantic_rate_hz
+    plain = np.array([bool(_PLAIN.fullmatch(text)) for text in sound.texts])
     for number, teacher in enumerate(VOICES):
-        name, description = NAMES[teacher.name]
-        held = np.flatnonzero(sound.voices == number)
+        held = np.flatnonzero((sound.voices == number) & plain)
         held = held[held >= sound.n_training]
         index = int(held[np.abs(lengths[held] - VOICE_SECONDS).argmin()])
         fine = FineCodes(sound.codes_of(index), LAYOUT)
-        extra: dict[str, Any] = {"description": description, "language": "en"}
+        extra: dict[str, Any] = {"description": teacher.description, "language": "en"}
         Voice(
             semantic=SemanticTokens(sound.semantic_of(index), LAYOUT),
             coarse=fine.coarse,
             fine=fine,
-            name=name,
-            source=f"flite, {teacher.name}",
+            name=teacher.name,
+            source=f"flite, {teacher.character.library}",
             kind="synthetic",
             **extra,
-        ).save(target / f"{name}.npz")
+        ).save(target / f"{teacher.name}.npz")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

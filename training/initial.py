@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bark_core.transformer import CausalGPT, FineGPT
+from training.units import N_UNITS, PHONE_INDEX, PHONES, THIRDS, TONES, parts
 
 EMBEDDING_STD = 0.1
 
@@ -47,3 +48,21 @@ def initialise(model: CausalGPT | FineGPT, times: Tensor, *, seed: int) -> None:
                 if name.endswith("c_attn.weight"):
                     width = parameter.shape[1]
                     parameter[:width] = parameter[width : 2 * width]
+
+
+def share_units(model: CausalGPT, *, head: bool) -> None:
+    """Start the semantic tokens of one phone alike, and those of one third and of one tone.
+
+    Args:
+        head: the output rows too.
+    """
+    tables = [model.transformer["wte"].weight] + ([model.lm_head.weight] if head else [])
+    for table in tables:
+        assert isinstance(table, Tensor)
+        std, width = float(table.detach().std()), table.shape[1]
+        shared = [torch.randn(n, width) * std for n in (len(PHONES), THIRDS, len(TONES))]
+        with torch.no_grad():
+            for token in range(N_UNITS):
+                phone, third, tone = parts(token)
+                rows = (shared[0][PHONE_INDEX[phone]], shared[1][third], shared[2][tone])
+                table[token] = 0.3 * table[token] + 0.6 * rows[0] + 0.5 * (rows[1] + rows[2])

@@ -1,4 +1,4 @@
-"""The loop that all three transformers train in.
+"""The loop that the transformers and the recogniser train in.
 
 Muon for the matrices inside the blocks, AdamW for embeddings, head and norms; a short warm-up,
 then a linear decay to nothing at the end of the budget. The budget is a number of steps or of
@@ -18,6 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bark_core.transformer import MLP, Block, SelfAttention
+from training.attention import use_plain_products
+
+LOG_EVERY_STEPS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +32,19 @@ class Budget:
 
     minutes: float
     steps: int = 1_000_000
+    until: float | None = None  # Unix seconds; shortens the minutes of a run
     checkpoint_minutes: float = 4.0
-    validate_minutes: float = 4.0
+    validate_minutes: float = 6.0
+
+    def minutes_from(self, used: float) -> float:
+        """Minutes that a run may have in all which starts now and has used some before."""
+        if self.until is None:
+            return self.minutes
+        return min(self.minutes, used + max(1e-3, (self.until - time.time()) / 60))
+
+    def progress(self, step: int, used: float, minutes: float) -> float:
+        """How much of the budget is spent, 0..1, by steps or by time, whichever is further."""
+        return min(1.0, max(used / minutes, step / self.steps))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +73,26 @@ def optimizers(model: nn.Module, rates: Rates) -> list[torch.optim.Optimizer]:
     for name, parameter in model.named_parameters():
         inside = ".h." in name and parameter.ndim == 2
         (matrices if inside else others).append(parameter)
-    return [
-        torch.optim.Muon(matrices, lr=rates.matrices, momentum=0.95, weight_decay=0.01),
-        torch.optim.AdamW(others, lr=rates.vectors, betas=(0.9, 0.98), weight_decay=0.0),
+    chosen: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(others, lr=rates.vectors, betas=(0.9, 0.98), weight_decay=0.0)
     ]
+    if matrices:
+        muon = torch.optim.Muon(matrices, lr=rates.matrices, momentum=0.95, weight_decay=0.01)
+        chosen.insert(0, muon)
+    return chosen
+
+
+def drop_out(model: nn.Module, share: float) -> None:
+    """Leave out a share of what attention and MLP add, while the model is in training mode."""
+    if share <= 0:
+        return
+
+    def hook(module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        return F.dropout(output, share, module.training)
+
+    for module in model.modules():
+        if isinstance(module, SelfAttention | MLP):
+            module.register_forward_hook(hook)
 
 
 def save_atomically(data: dict[str, Any], path: Path) -> None:
@@ -78,6 +111,8 @@ class Trainer:
         loss: model and batch to a scalar in nats per token.
         validate: model to a dict of figures; called under no_grad, in eval mode.
         folder: where NAME.pt and NAME.jsonl (the curve) go.
+        dropout: share of what a block's parts add that is left out while training.
+        compiled: compile the transformer's blocks; pays on a GPU, from some minutes on.
     """
 
     def __init__(
@@ -92,14 +127,23 @@ class Trainer:
         budget: Budget,
         rates: Rates | None = None,
         device: str = "cpu",
+        dropout: float = 0.0,
+        compiled: bool = False,
     ) -> None:
         self.name, self.model, self.folder, self.budget = name, model.to(device), folder, budget
         self.rates = rates or Rates()
         self.batches, self.loss, self.validate = batches, loss, validate
         self.device = device
+        use_plain_products()
+        drop_out(model, dropout)
+        if compiled:
+            for module in model.modules():
+                if isinstance(module, Block):
+                    module.compile()
         self.optimizers = optimizers(model, self.rates)
         self.peaks = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
         self.state = State()
+        self.best, self.best_weights = float("inf"), dict[str, Tensor]()
         self._resume()
 
     @property
@@ -110,6 +154,7 @@ class Trainer:
         """Train until the budget is spent."""
         started = last_saved = last_validated = time.monotonic()
         minutes_before = self.state.minutes
+        minutes = self.budget.minutes_from(minutes_before)
         batches = self.batches(self.state)
         losses: list[Tensor] = []
         while self.state.progress < 1.0:
@@ -118,25 +163,23 @@ class Trainer:
             now = time.monotonic()
             self.state.step += 1
             self.state.minutes = minutes_before + (now - started) / 60
-            self.state.progress = max(
-                self.state.minutes / self.budget.minutes, self.state.step / self.budget.steps
-            )
+            self.state.progress = self.budget.progress(self.state.step, self.state.minutes, minutes)
             finished = self.state.progress >= 1.0
-            if len(losses) == 50 or finished:
+            if len(losses) == LOG_EVERY_STEPS or finished:
                 self._log(loss=float(torch.stack(losses).mean()))
                 losses.clear()
             if finished or now - last_validated > self.budget.validate_minutes * 60:
                 self._log(**self._validated())
                 last_validated = time.monotonic()
             if finished or now - last_saved > self.budget.checkpoint_minutes * 60:
-                self.save()
+                self.save(finished=finished)
                 last_saved = time.monotonic()
 
-    def save(self) -> None:
-        """Write the checkpoint."""
+    def save(self, *, finished: bool = False) -> None:
+        """Write the checkpoint: at the end, the weights that did best in validation."""
         save_atomically(
             {
-                "model": self.model.state_dict(),
+                "model": self.best_weights if finished else self.model.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "step": self.state.step,
                 "minutes": self.state.minutes,
@@ -152,8 +195,8 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, data["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.state.step, self.state.minutes = data["step"], data["minutes"]
-        self.state.progress = max(
-            self.state.minutes / self.budget.minutes, self.state.step / self.budget.steps
+        self.state.progress = self.budget.progress(
+            self.state.step, self.state.minutes, self.budget.minutes
         )
 
     def _set_rates(self) -> None:
@@ -180,6 +223,9 @@ class Trainer:
         with torch.no_grad():
             figures = self.validate(self.model)
         self.model.train()
+        if figures["validation_loss"] <= self.best:
+            self.best = figures["validation_loss"]
+            self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
         return figures
 
     def _log(self, **figures: float) -> None:

@@ -7,14 +7,21 @@ long as Bark's, which halves the prefill of the coarse stage. Why each: docs/log
 
 from __future__ import annotations
 
-from bark_core.config import CascadeConfig, CodecConfig, FineConfig, GPTConfig, TokenLayout
+from bark_core.config import (
+    AnalysisConfig,
+    CascadeConfig,
+    CodecConfig,
+    FineConfig,
+    GPTConfig,
+    RecogniserConfig,
+    TokenLayout,
+)
+from training.prompts import CUES
 
-N_PHONES = 41
-THIRDS = 3  # a phone's token says which third of it is meant
 N_TEXT_TOKENS = 160
 CODEBOOK_SIZE = 512
-SEMANTIC_VOCAB = 160  # 41 x 3, the rest for cues
-TEXT_OFFSET = 168
+SEMANTIC_VOCAB = 720  # training.units has 711
+TEXT_OFFSET = 728
 N_COARSE_IDS = SEMANTIC_VOCAB + 2 * CODEBOOK_SIZE
 
 LAYOUT = TokenLayout(
@@ -25,7 +32,7 @@ LAYOUT = TokenLayout(
     semantic_vocab=SEMANTIC_VOCAB,
     semantic_rate_hz=100 / 3,
     text_window=192,
-    max_semantic_tokens=448,
+    max_semantic_tokens=512,
     coarse_semantic_pad=N_COARSE_IDS,
     coarse_infer=N_COARSE_IDS + 1,
     n_coarse_codebooks=2,
@@ -47,16 +54,16 @@ CONFIG = CascadeConfig(
         n_layer=4,
         n_head=4,
         n_embd=256,
-        input_vocab_size=336,
-        output_vocab_size=168,
+        input_vocab_size=896,
+        output_vocab_size=728,
         block_size=LAYOUT.text_window + LAYOUT.max_semantic_tokens,
     ),
     coarse=GPTConfig(
-        n_layer=4,
-        n_head=4,
-        n_embd=256,
-        input_vocab_size=1192,
-        output_vocab_size=1192,
+        n_layer=3,  # a step costs time by layers, hardly by width
+        n_head=5,
+        n_embd=320,
+        input_vocab_size=1752,
+        output_vocab_size=1752,
         block_size=464,
     ),
     fine=FineConfig(
@@ -77,9 +84,12 @@ CONFIG = CascadeConfig(
         n_q=4,
         bins=CODEBOOK_SIZE,
         pad_mode="constant",
+        analysis=AnalysisConfig(),
     ),
     languages=("en",),
     spell_numbers=True,
     demonstration=True,
-    segment_s=6.0,  # it has heard few sentences that are longer
+    recogniser=RecogniserConfig(),
+    cues=(*CUES, "♪", "...", "CAPITALS"),
+    segment_s=12.0,  # as long as its longest prompts
 )

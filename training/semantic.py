@@ -9,9 +9,8 @@ the padding.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,17 +20,20 @@ from torch.nn import functional as F
 
 from bark_core.request import SemanticParams
 from bark_core.semantic import generate_semantic
-from bark_core.tokenizer import Tokenizer
 from bark_core.tokens import SemanticTokens, TextTokens
 from bark_core.transformer import CausalGPT
 from training import data
-from training.initial import initialise
-from training.loop import Budget, State, Trainer
-from training.pup import CONFIG, LAYOUT, THIRDS
+from training.corpus import Corpus, chance, randint
+from training.initial import initialise, share_units
+from training.loop import State, Trainer
+from training.options import add_arguments as add_arguments
+from training.options import batch_scale, budget, generators
+from training.pup import CONFIG, LAYOUT
+from training.units import PHONE_INDEX, parts
 from training.vocabulary import character_vocabulary
 
 IGNORE = -100
-SHORT_PROMPT_UNTIL = 0.75  # of the budget
+SHORT_PROMPT_UNTIL = 0.9  # of the budget
 SHORT_FIRST_UNTIL = 0.06
 SHORT_FIRST_TOKENS = 90
 HISTORY_SHARE = 0.5
@@ -50,90 +52,66 @@ class Batch:
 
 
 class Pairs:
-    """Text and semantic tokens of a data set, tokenised once."""
+    """Batches of text and what is said, from any sets."""
 
-    def __init__(self, dataset: data.Dataset, tokenizer: Tokenizer) -> None:
-        self.dataset = dataset
-        self.text = [
-            np.array(tokenizer.encode(text), dtype=np.int64) + LAYOUT.text_offset
-            for text in dataset.texts
-        ]
-        self.usable = np.array(
-            [
-                0 < len(row) <= LAYOUT.text_window
-                and 0 < len(dataset.semantic_of(i)) < LAYOUT.max_semantic_tokens
-                for i, row in enumerate(self.text)
-            ]
-        )
-        self.of_voice = [
-            np.flatnonzero((dataset.voices == voice) & self.usable)
-            for voice in range(int(dataset.voices.max()) + 1)
-        ]
-
-    def tokens_per_letter(self) -> float:
-        letters = sum(len(row) for row in self.text)
-        return float(self.dataset.offsets[-1]) / letters
-
-    def history(self, index: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """The end of something else that the same voice said."""
-        others = self.of_voice[self.dataset.voices[index]]
-        other = self.dataset.semantic_of(int(rng.choice(others)))
-        return other[-int(rng.integers(8, LAYOUT.text_window + 1)) :].astype(np.int64)
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
 
     def batch(self, rows: NDArray[np.int64], rng: np.random.Generator, *, full: bool) -> Batch:
         """Assemble a batch; `full` feeds the whole prompt, padding included."""
-        n_said = max(len(self.dataset.semantic_of(int(i))) for i in rows)
+        corpus = self.corpus
+        index = torch.from_numpy(rows).to(corpus.device)
+        n_said = int(corpus.n_said[rows].max())
         n_prompt = LAYOUT.text_window
         if not full:
-            longest = max(len(self.text[int(i)]) for i in rows)
-            n_prompt = min(n_prompt, longest + int(rng.integers(0, 12)))
-        text = np.full((len(rows), n_prompt), LAYOUT.text_pad)
-        history = np.full((len(rows), n_prompt), LAYOUT.semantic_pad)
-        said = np.zeros((len(rows), n_said), dtype=np.int64)
-        targets = np.full((len(rows), n_said + 1), IGNORE)
-        for row, index in enumerate(rows.tolist()):
-            text[row, : len(self.text[index])] = self.text[index]
-            if rng.random() < HISTORY_SHARE:
-                past = self.history(index, rng)[-n_prompt:]
-                history[row, : len(past)] = past
-            tokens = self.dataset.semantic_of(index)
-            said[row, : len(tokens)] = tokens
-            targets[row, : len(tokens)] = tokens
-            targets[row, len(tokens)] = LAYOUT.semantic_pad
-        return Batch(*(torch.from_numpy(array) for array in (text, history, said, targets)))
+            n_prompt = min(n_prompt, int(corpus.n_text[rows].max() + rng.integers(12)))
+        targets = corpus.said.rows(index, n_said + 1, IGNORE)
+        places = torch.arange(n_said + 1, device=corpus.device)
+        ends = places == corpus.said.lengths[index][:, None]
+        generator = torch.Generator(corpus.device).manual_seed(int(rng.integers(2**31)))
+        return Batch(
+            text=corpus.text.rows(index, n_prompt, LAYOUT.text_pad),
+            history=self._history(index, n_prompt, generator),
+            said=targets[:, :-1].clamp_min(0),
+            targets=torch.where(ends, LAYOUT.semantic_pad, targets),
+        )
 
-    def batches(self, state: State, seed: int) -> Iterator[Batch]:
+    def _history(self, rows: Tensor, width: int, generator: torch.Generator) -> Tensor:
+        """The end of something else that the same voice said, or nothing: [B, width]."""
+        corpus, count = self.corpus, len(rows)
+        others = corpus.others(rows, generator)
+        long = corpus.said.lengths[others]
+        asked = randint(8, LAYOUT.text_window + 1, count, generator, corpus.device)
+        kept = torch.minimum(long, asked.clamp_max(width))
+        history = corpus.said.rows(others, width, LAYOUT.semantic_pad, first=long - kept)
+        with_history = chance(HISTORY_SHARE, count, generator, corpus.device)
+        return torch.where(with_history[:, None], history, LAYOUT.semantic_pad)
+
+    def batches(self, state: State, args: argparse.Namespace) -> Iterator[Batch]:
         """Endless batches of rows of like length, short ones first."""
-        rng = np.random.default_rng([seed, state.step])
-        lengths = np.diff(self.dataset.offsets)
-        training = np.flatnonzero(self.usable[: self.dataset.n_training])
-        while True:
-            allowed = training
-            if state.progress < SHORT_FIRST_UNTIL:
-                allowed = training[lengths[training] <= SHORT_FIRST_TOKENS]
-            pool = rng.choice(allowed, size=min(POOL, len(allowed)), replace=False)
-            pool = pool[np.argsort(lengths[pool], kind="stable")]
-            groups = _group(pool, lengths, [len(row) for row in self.text])
-            for group in rng.permutation(len(groups)):
-                full = state.progress >= SHORT_PROMPT_UNTIL
-                yield self.batch(groups[group], rng, full=full)
+        corpus, scale = self.corpus, batch_scale(args)
+        waiting: list[NDArray[np.int64]] = []
+        for _generator in generators(state, corpus, args):
+            rng = np.random.default_rng([args.seed, state.step])
+            if not waiting:
+                pool = rng.choice(corpus.usable_rows, POOL * scale)
+                if state.progress < SHORT_FIRST_UNTIL:
+                    pool = pool[corpus.n_said[pool] <= SHORT_FIRST_TOKENS]
+                pool = pool[corpus.n_said[pool].argsort(kind="stable")]
+                sizes = corpus.n_said[pool] + corpus.n_text[pool] + 8
+                groups = group(sizes, BATCH_POSITIONS * scale)
+                waiting = [pool[groups[place]] for place in rng.permutation(len(groups))]
+            yield self.batch(waiting.pop(), rng, full=state.progress >= SHORT_PROMPT_UNTIL)
 
 
-def _group(
-    pool: NDArray[np.int64], lengths: NDArray[np.int64], letters: list[int]
-) -> list[NDArray[np.int64]]:
-    """Cut a sorted pool into batches of about BATCH_POSITIONS."""
+def group(sizes: NDArray[np.int64], positions: int) -> list[slice]:
+    """Cut rows sorted by size into batches whose padded size is at most `positions`."""
     groups, start = [], 0
-    while start < len(pool):
-        stop = start + 1
-        while (
-            stop < len(pool)
-            and (stop + 1 - start) * (int(lengths[pool[stop]]) + letters[int(pool[stop])] + 8)
-            <= BATCH_POSITIONS
-        ):
-            stop += 1
-        groups.append(pool[start:stop])
-        start = stop
+    for stop, size in enumerate(sizes.tolist()):
+        if stop > start and (stop + 1 - start) * size > positions:
+            groups.append(slice(start, stop))
+            start = stop
+    groups.append(slice(start, len(sizes)))
     return groups
 
 
@@ -141,7 +119,7 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     """Mean cross-entropy of the next semantic token, nats."""
     assert isinstance(model, CausalGPT)
     device = model.device
-    text, history, said = (t.to(device) for t in (batch.text, batch.history, batch.said))
+    text, history, said = batch.text, batch.history, batch.said
     n_prompt, n_said = text.shape[1], said.shape[1]
     infer = torch.full_like(text[:, :1], LAYOUT.semantic_infer)
     fed = torch.cat(
@@ -152,19 +130,17 @@ def loss(model: nn.Module, batch: Batch) -> Tensor:
     positions = torch.cat([torch.arange(n_prompt, device=device), speech])
     hidden = model(fed, positions=positions)[:, n_prompt:]
     logits = model.logits(hidden, 0, LAYOUT.semantic_vocab + 1).float()
-    return F.cross_entropy(
-        logits.flatten(0, 1), batch.targets.to(device).flatten(), ignore_index=IGNORE
-    )
+    return F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
 
 
-def phones_of(tokens: NDArray[np.int16] | NDArray[np.uint8]) -> list[int]:
+def phones_of(tokens: NDArray[np.int16]) -> list[int]:
     """Phones that a run of semantic tokens says: a new one where phone or third starts again."""
     said: list[int] = []
-    before = (-1, 0)
+    before = ("", 0)
     for token in tokens.tolist():
-        phone, third = divmod(token, THIRDS)
+        phone, third, _tone = parts(token)
         if phone != before[0] or third < before[1]:
-            said.append(phone)
+            said.append(PHONE_INDEX[phone])
         before = (phone, third)
     return said
 
@@ -179,30 +155,32 @@ def edit_distance(a: list[int], b: list[int]) -> int:
     return row[-1]
 
 
-def validator(pairs: Pairs, n_loss: int = 256, n_greedy: int = 24) -> dict[str, float] | object:
-    """Figures on sentences that are not trained on: loss, and the phone error of greedy runs."""
-    held = np.flatnonzero(pairs.usable)
-    held = held[held >= pairs.dataset.n_training]
+def validator(
+    held: Pairs, n_greedy: int, n_loss: int = 128
+) -> Callable[[nn.Module], dict[str, float]]:
+    """Figures on prompts that are not trained on: loss, and the phone error of greedy runs."""
+    corpus = held.corpus
 
     def validate(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, CausalGPT)
         rng = np.random.default_rng(0)
         losses = [
-            float(loss(model, pairs.batch(rows, rng, full=True)))
-            for rows in np.array_split(held[:n_loss], max(1, n_loss // 16))
+            float(loss(model, held.batch(rows, rng, full=True)))
+            for rows in np.array_split(corpus.usable_rows[:n_loss], max(1, n_loss // 16))
         ]
+        figures = {"validation_loss": float(np.mean(losses))}
         wrong = total = ended = 0
-        for index in held[:n_greedy].tolist():
-            heard = phones_of(_greedy(model, pairs.text[index]))
-            wanted = phones_of(pairs.dataset.semantic_of(index))
+        for index in corpus.usable[:n_greedy]:
+            text = corpus.text.rows(index[None], int(corpus.text.lengths[index]), 0)[0]
+            said = corpus.said.rows(index[None], int(corpus.said.lengths[index]), 0)[0]
+            heard = phones_of(_greedy(model, text.cpu().numpy()))
+            wanted = phones_of(said.cpu().numpy())
             wrong += edit_distance(heard, wanted)
             total += len(wanted)
             ended += len(heard) < 2 * len(wanted)
-        return {
-            "validation_loss": float(np.mean(losses)),
-            "phone_error": wrong / total,
-            "ended": ended / n_greedy,
-        }
+        if n_greedy:
+            figures |= {"phone_error": wrong / total, "ended": ended / n_greedy}
+        return figures
 
     return validate
 
@@ -211,8 +189,8 @@ def _greedy(model: CausalGPT, text: NDArray[np.int64]) -> NDArray[np.int16]:
     steps = generate_semantic(
         model,
         TextTokens(text - LAYOUT.text_offset, LAYOUT),
-        params=SemanticParams(temperature=0.0, min_eos_p=None, max_duration_s=8.0),
-        generator=torch.Generator(model.device),
+        params=SemanticParams(temperature=0.0, min_eos_p=None, max_duration_s=12.0),
+        generator=torch.Generator(),
     )
     while True:
         try:
@@ -222,39 +200,32 @@ def _greedy(model: CausalGPT, text: NDArray[np.int64]) -> NDArray[np.int16]:
             return tokens.values
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command."""
-    parser.add_argument("--work", type=Path, default=data.DEFAULT_WORK)
-    parser.add_argument("--minutes", type=float, default=120.0)
-    parser.add_argument("--steps", type=int, default=1_000_000)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--fresh", action="store_true", help="don't go on from the checkpoint")
-
-
 def trainer(args: argparse.Namespace) -> Trainer:
     """Model, data and budget, ready to run."""
-    tokenizer = Tokenizer.from_vocabulary(character_vocabulary())
-    pairs = Pairs(data.load(args.work, "pairs"), tokenizer)
+    sets = [name for name in data.SETS if data.shards(args.work, name)]
+    corpus = Corpus(args.work, *sets, device=args.device, kind="text")
+    held = Corpus(args.work, *sets, device=args.device, kind="text", held_out=True)
     model = CausalGPT(CONFIG.text)
     positions = torch.arange(CONFIG.text.block_size)
-    spoken = (positions - LAYOUT.text_window) / pairs.tokens_per_letter()
+    spoken = (positions - LAYOUT.text_window) / corpus.tokens_per_letter
     initialise(
         model, torch.where(positions < LAYOUT.text_window, positions, spoken), seed=args.seed
     )
     share_letters(model, character_vocabulary())
+    share_units(model, head=True)
     if args.fresh:
         (args.work / "semantic.pt").unlink(missing_ok=True)
     return Trainer(
         "semantic",
         model,
-        batches=lambda state: pairs.batches(state, args.seed),
+        batches=lambda state: Pairs(corpus).batches(state, args),
         loss=loss,
-        validate=validator(pairs),  # type: ignore[arg-type]
+        validate=validator(Pairs(held), args.greedy),
         folder=args.work,
-        budget=Budget(minutes=args.minutes, steps=args.steps),
+        budget=budget(args),
         device=args.device,
+        dropout=args.dropout,
+        compiled=args.compile,
     )
 
 

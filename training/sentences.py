@@ -1,7 +1,9 @@
 """Training text: an endless, seeded supply of varied English sentences.
 
-Four sources are mixed: a phrase grammar over a lexicon, hand-written prose (also recombined),
-short lists of words from a wider dictionary, and one- or two-word prompts. Sentences consist of
+Five sources are mixed: a phrase grammar over a lexicon, hand-written prose (also recombined),
+short lists of words from a wider dictionary, figures, and one- or two-word prompts. Words of the
+dictionary, and names that nobody bears, also stand in the grammar's places, so that letters are
+learnt to be read and not only words. Sentences consist of
 ASCII letters, spaces and the marks ``.,?!'-;:`` only; numbers are spelled as words.
 """
 
@@ -17,10 +19,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
+import num2words
+
 MAX_CHARS = 150
 """Longest sentence, in characters."""
 
-SHARES = {"grammar": 0.44, "prose": 0.22, "wide": 0.30, "brief": 0.04}
+SHARES = {"grammar": 0.42, "prose": 0.18, "wide": 0.30, "figures": 0.06, "brief": 0.04}
 """Share of each source among the sentences drawn."""
 
 KINDS = {
@@ -33,10 +37,10 @@ KINDS = {
 }
 """Share of each kind of pattern among the grammar's sentences."""
 
-LONGEST = {"grammar": 120, "prose": MAX_CHARS, "wide": 110, "brief": 30}
+LONGEST = {"grammar": 120, "prose": MAX_CHARS, "wide": 110, "figures": 120, "brief": 30}
 """Longest sentence of each source, in characters; longer draws are thrown away."""
 
-SHORT = {"grammar": 46, "prose": 30, "wide": 52, "brief": 0}
+SHORT = {"grammar": 46, "prose": 30, "wide": 52, "figures": 40, "brief": 0}
 """Below this many characters a draw is thrown away more often than not."""
 
 SHORT_KEPT = 0.25
@@ -48,8 +52,17 @@ UNIFORM_SHARE = 0.85
 RIVALS = 6
 """How many words compete in such a draw; the one heard least wins."""
 
-SCARCE_SHARE = 0.65
+SCARCE_SHARE = 0.25
 """Share of the words in word lists that are the least heard lexicon words so far."""
+
+WIDE_SHARE = 0.15
+"""Share of the grammar's content words without an ending that any dictionary word replaces."""
+
+WIDE_NAME_SHARE = 0.5
+"""Share of the grammar's names of people and places that a rare or invented name replaces."""
+
+INVENTED_SHARE = 0.4
+"""Of those, and of the capitalised words in word lists, how many are invented."""
 
 SWAP_SHARE = 0.45
 """Share of the swappable words of a recombined prose sentence that are replaced."""
@@ -58,7 +71,7 @@ SCARCE_POOL = 300
 """How many of the least heard words a scarce word is drawn from, once they are refreshed."""
 
 _TEXT = Path(__file__).parent / "text"
-_DICTIONARY = Path("/usr/share/dict/words")
+_DICTIONARIES = (Path("/usr/share/dict/american-english-large"), Path("/usr/share/dict/words"))
 _ALLOWED = re.compile(r"[A-Za-z .,?!'\-;:]+")
 _SLOT = re.compile(r"\{(\w+)(?:\+(\w+))?\}")
 _WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
@@ -88,6 +101,20 @@ _CARRIERS = (
     "{0}, {1} {2}, {3}, and {4} {5}.", "On the page were {0}, {1}, {2}, {3} and {4}.",
     "The {0} {1} was {2}, but the {3} was not.", "{0} or {1}, {2} or {3}, {4} or {5}?",
 )  # fmt: skip
+_FIGURES = (
+    "{She} paid {0} dollars for the {noun}.", "There were {0} {nouns} in {city}.",
+    "In {1}, {clause}.", "{It} cost {0} dollars and {2} cents.", "{It} was built in {1}.",
+    "{She} was born on {3}, {1}.", "On {3}, {they} {did}.", "The number is {4}.",
+    "Call me at {4}, please.", "{It} is {5} miles from {city} to {city}.",
+    "Only {5} percent of {ones} were {quality}.", "Page {0}, line {2}.",
+    "The train to {city} leaves at {6}.", "{They} met at {6} on {3}.",
+    "Please meet {him} at {6}.", "Chapter {2}, verse {2}.", "{She} has {0} {nouns} and {2} more.",
+    "Add {2} to {0}.", "{0}, {2}, {0}.", "{She} counted {2}, {2}, {2}, {2}.",
+    "Flight {4} to {city} is late.", "{She} came in {7} of {2} {person+s}.",
+    "It was the {7} of the {nouns}.", "{She} ran {5} miles in {2} minutes.",
+    "{She} lives at {0} {family} Street, {city}.", "From {1} to {1}, {they} {did}.",
+)  # fmt: skip
+_MINUTES = ("", " thirty", " fifteen", " forty five", " ten", " oh five")
 _JOINTS = (", and ", ", but ", " while ", " because ", ", so ", " and then ", "; ", " when ", " - ")
 
 
@@ -119,11 +146,12 @@ class Composer:
         self._phrases = _phrases()
         self._patterns = _patterns()
         self._prose = _lines("prose.txt")
-        self._wide = _wide_words()
+        self._wide, self._names = _wide_words(), _wide_names()
         self._heard: Counter[str] = Counter()
         self._scarce: list[str] = []
         self._unused_wide: list[str] = []
         self._banned = {normalised(line) for line in (*held_out("prose"), *held_out("open"))}
+        self._unseen = unseen_words()
 
     def compose(self, count: int) -> Iterator[str]:
         """Yield ``count`` distinct sentences."""
@@ -145,6 +173,8 @@ class Composer:
     def _accepts(self, sentence: str, source: str) -> bool:
         if len(sentence) > LONGEST[source] or not _ALLOWED.fullmatch(sentence):
             return False
+        if any(word.lower() in self._unseen for word in _WORD.findall(sentence)):
+            return False
         return len(sentence) >= SHORT[source] or self._random.random() < SHORT_KEPT
 
     def _from(self, source: str) -> str:
@@ -154,6 +184,8 @@ class Composer:
             return self._from_prose()
         if source == "wide":
             return self._from_wide()
+        if source == "figures":
+            return self._from_figures()
         return self._expand(self._random.choice(self._patterns["brief"]))
 
     def _pick_share(self, shares: dict[str, float]) -> str:
@@ -165,6 +197,10 @@ class Composer:
     def _fill(self, name: str, form: str) -> str:
         if name in self._phrases:
             return _in_form(self._expand(self._random.choice(self._phrases[name])), form)
+        if not form and name in _rare_places() and self._random.random() < WIDE_SHARE:
+            return self._rare_word()
+        if name in _NAME_PLACES and self._random.random() < WIDE_NAME_SHARE:
+            return self._rare_name()
         return _inflected(self._lexicon_word(name), form).replace("_", " ")
 
     def _lexicon_word(self, name: str) -> str:
@@ -204,11 +240,67 @@ class Composer:
         return re.sub(r"\{\d\}", lambda _: self._wide_word(), carrier)
 
     def _wide_word(self) -> str:
-        if self._random.random() < SCARCE_SHARE:
+        way = self._random.random()
+        if way < SCARCE_SHARE:
             return self._scarce_word()
+        return self._rare_name() if way > 0.85 else self._rare_word()
+
+    def _rare_word(self) -> str:
+        """Any word of the dictionary, each once before any comes again."""
         if not self._unused_wide:
             self._unused_wide = self._random.sample(self._wide, len(self._wide))
         return self._unused_wide.pop()
+
+    def _rare_name(self) -> str:
+        if self._random.random() < INVENTED_SHARE:
+            return self._invented_name()
+        return self._random.choice(self._names)
+
+    def _invented_name(self) -> str:
+        """A name that follows the dictionary's three letters at a time."""
+        following = _following()
+        while True:
+            name = "^^"
+            while not name.endswith("$") and len(name) < 16:
+                name += self._random.choice(following[name[-2:]])
+            letters = name.strip("^$")
+            if name.endswith("$") and 4 <= len(letters) <= 12:
+                return letters.capitalize()
+
+    def _from_figures(self) -> str:
+        """A sentence with numbers of all kinds, written as words."""
+        pattern = self._random.choice(_FIGURES)
+        pattern = re.sub(r"\{(\d)\}", lambda slot: self._figure(int(slot[1])), pattern)
+        return self._expand(re.sub(r"\{([A-Z]\w+)\}", lambda m: f"{{{m[1].lower()}}}", pattern))
+
+    def _figure(self, kind: int) -> str:
+        """Number, year, small number, date, row of digits, decimal, time, ordinal: 0 to 7."""
+        pick = self._random.randint
+        if kind == 0:
+            return self._in_words(pick(10, 10 ** pick(2, 6)))
+        if kind == 1:
+            year = pick(1, 99)
+            tail = self._in_words(year) if year > 9 else f"oh {self._in_words(year)}"
+            return f"{self._in_words(pick(11, 20))} {tail}"
+        if kind == 2:
+            return self._in_words(pick(1, 99))
+        if kind == 3:
+            return self._expand(
+                self._random.choice(("{month} the {ordinals}", "the {ordinals} of {month}"))
+            )
+        if kind == 4:
+            return " ".join(self._in_words(pick(0, 9)) for _ in range(pick(3, 7)))
+        if kind == 5:
+            digits = " ".join(self._in_words(pick(0, 9)) for _ in range(pick(1, 2)))
+            return f"{self._in_words(pick(0, 99))} point {digits}"
+        if kind == 6:
+            return self._in_words(pick(1, 23)) + self._random.choice(_MINUTES)
+        return self._in_words(pick(1, 99), "ordinal")
+
+    def _in_words(self, number: int, kind: str = "cardinal") -> str:
+        """A whole number in words without commas, half of the time with hyphens."""
+        words = str(num2words.num2words(number, to=kind)).replace(",", "")
+        return words if self._random.random() < 0.5 else words.replace("-", " ")
 
     def _scarce_word(self) -> str:
         if not self._scarce:
@@ -386,9 +478,70 @@ _SWAPPABLE = {
 }  # fmt: skip
 
 
+@cache
+def _rare_places() -> frozenset[str]:
+    """Classes of the lexicon in which any word will do."""
+    return _places_of("nouns", "adjectives", "verbs")
+
+
+@cache
+def _places_of(*tables: str) -> frozenset[str]:
+    return frozenset(name for table in tables for name in _table(table))
+
+
+_NAME_PLACES = frozenset({"girl", "boy", "family", "city"})
+
+
+def unseen_words() -> frozenset[str]:
+    """Words of the open held-out list that no training text holds, in lower case."""
+    known = {form.lower() for form in _all_forms()}
+    for line in (*_lines("prose.txt"), *held_out("prose")):
+        known |= {word.lower() for word in _WORD.findall(line)}
+    found = {word.lower() for line in held_out("open") for word in _WORD.findall(line)}
+    return frozenset(found - known)
+
+
+@cache
+def _all_forms() -> frozenset[str]:
+    """Every form of every word of the lexicon and of the grammar's patterns."""
+    forms = ("", "s", "ed", "en", "ing", "er", "est")
+    entries = (entry for words in _lexicon().values() for entry in words)
+    found = {part for e in entries for f in forms for part in _inflected(e, f).split("_")}
+    groups = (*_phrases().values(), *_patterns().values(), _FIGURES, _CARRIERS)
+    plain = (_SLOT.sub(" ", text) for texts in groups for text in texts)
+    return frozenset(found.union(*(_WORD.findall(text) for text in plain)))
+
+
+@cache
+def _dictionary() -> tuple[str, ...]:
+    """Every line of the word list, or the lexicon where there is none."""
+    for path in _DICTIONARIES:
+        if path.exists():
+            return tuple(path.read_text(encoding="utf-8").split())
+    return _vocabulary()
+
+
+@cache
 def _wide_words() -> list[str]:
-    """Lower-case dictionary words of 2 to 14 letters, or the lexicon where there is none."""
-    if not _DICTIONARY.exists():
-        return list(_vocabulary())
-    words = _DICTIONARY.read_text(encoding="utf-8").split()
-    return [word for word in words if re.fullmatch(r"[a-z]{2,14}", word)]
+    """Lower-case dictionary words of 2 to 14 letters; not the words that stay unseen."""
+    unseen = unseen_words()
+    return [w for w in _dictionary() if re.fullmatch(r"[a-z]{2,14}", w) and w not in unseen]
+
+
+@cache
+def _wide_names() -> list[str]:
+    """The dictionary's names of 3 to 13 letters; not the words that stay unseen."""
+    unseen = unseen_words()
+    names = (w for w in _dictionary() if re.fullmatch(r"[A-Z][a-z]{2,12}", w))
+    return [name for name in names if name.lower() not in unseen] or sorted(_proper())
+
+
+@cache
+def _following() -> dict[str, str]:
+    """The letters that follow each two in the names, as often as they do; ^ begins, $ ends."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in _wide_names():
+        letters = f"^^{name.lower()}$"
+        for index in range(2, len(letters)):
+            found[letters[index - 2 : index]].append(letters[index])
+    return {pair: "".join(letters) for pair, letters in found.items()}

@@ -1,59 +1,89 @@
-"""The teacher: flite through ctypes, which gives sound and phone times for a sentence.
+"""The teacher: flite's voices and what `delivery` makes of them, as sound and semantic tokens.
 
 Flite keeps global state and is not thread-safe: use one `Teacher` a process.
 """
 
 from __future__ import annotations
 
-import ctypes
-from ctypes import c_char_p, c_float, c_int, c_void_p
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
-import soxr
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.delivery import Character, Director, Melody, Performance, Piece
+from training.flite import FRAME_S, LEVEL, PITCH, Excitation, Flite, TeacherError
+from training.units import MIDDLE, PITCHED_INDEX, Phone, semantic_tokens, tone_of
+from training.vocoder import OUT_FRAME, vocode
 
 SAMPLE_RATE = 24_000
-TEACHER_RATE = 16_000
 FRAME_SAMPLES = 480  # 50 codec frames a second
 TOKEN_SAMPLES = 720  # 100/3 semantic tokens a second, 1.5 frames each
-THIRDS = 3
 LEADING_PAUSE_S = 0.06
 TRAILING_PAUSE_S = 0.15
-
-# flite's American English phones, sorted; the index is part of the semantic vocabulary.
-PHONES: tuple[str, ...] = (
-    "aa", "ae", "ah", "ao", "aw", "ax", "ay", "b", "ch", "d", "dh", "eh", "er", "ey",
-    "f", "g", "hh", "ih", "iy", "jh", "k", "l", "m", "n", "ng", "ow", "oy", "p", "pau",
-    "r", "s", "sh", "t", "th", "uh", "uw", "v", "w", "y", "z", "zh",
-)  # fmt: skip
-PHONE_INDEX = {name: index for index, name in enumerate(PHONES)}
-SEMANTIC_VOCAB = 160  # 41 phones x 3 thirds = 123; the rest is reserved for cues
+GAP_FRAMES = 14  # between sounds that are made in one go; a filter rings for 54 ms
+SILENT_LEVEL = -12.0
+SCALE_HZ = (392.0, 440.0, 523.25, 587.33, 659.26)  # the notes of [music]: G A C D E
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherVoice:
-    """One of flite's voices, and how pup changes it."""
+    """A voice that pup learns."""
 
     name: str  # the name pup gives it
-    library: str  # shared library and symbol, e.g. "cmu_us_slt"
-    gain: float = 1.0  # brings the voices to about the same loudness
-    stretch: float = 1.0  # duration factor; 1 leaves the voice as it is
+    description: str
+    character: Character
 
 
 VOICES: tuple[TeacherVoice, ...] = (
-    TeacherVoice("slt", "cmu_us_slt", gain=0.7),
-    TeacherVoice("rms", "cmu_us_rms", gain=1.3),
+    TeacherVoice(
+        "rosa",
+        "a woman, American English, even and clear",
+        Character("cmu_us_slt", 166.0, liveliness=1.8, level=-0.45),
+    ),
+    TeacherVoice(
+        "ralf",
+        "a man, American English, low and calm",
+        Character("cmu_us_rms", 99.0, liveliness=1.0, level=0.15),
+    ),
+    TeacherVoice(
+        "angus",
+        "a man with a Scottish voice, brisk",
+        Character("cmu_us_awb", 120.0, liveliness=1.3, stretch=0.95, level=0.0),
+    ),
+    TeacherVoice(
+        "greta",
+        "an older woman, deep and unhurried",
+        Character(
+            "cmu_us_slt", 166.0, pitch=0.80, liveliness=1.8, stretch=1.15, alpha=0.45, level=-0.40
+        ),
+    ),
+    TeacherVoice(
+        "pia",
+        "a young woman, bright and quick",
+        Character(
+            "cmu_us_rms", 99.0, pitch=2.0, liveliness=1.1, stretch=0.92, alpha=0.37, level=0.05
+        ),
+    ),
+    TeacherVoice(
+        "bruno",
+        "a big man, very deep and slow",
+        Character(
+            "cmu_us_rms", 99.0, pitch=0.82, liveliness=1.0, stretch=1.12, alpha=0.445, level=0.10
+        ),
+    ),
+    TeacherVoice(
+        "tim",
+        "a young man, light and fast",
+        Character(
+            "cmu_us_rms", 99.0, pitch=1.42, liveliness=1.1, stretch=0.95, alpha=0.375, level=0.15
+        ),
+    ),
 )
 VOICE_INDEX = {voice.name: index for index, voice in enumerate(VOICES)}
-
-
-@dataclass(frozen=True, slots=True)
-class Phone:
-    """A phone and the time at which it ends, in seconds from the start of the sound."""
-
-    name: str
-    end_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +92,29 @@ class Utterance:
 
     Attributes:
         samples: float32 [FRAME_SAMPLES * floor(1.5 * S)] at 24 kHz, -1..1; empty if not asked for.
-        phones: after trimming; the last one ends with the sound, within a token.
-        semantic: uint8 [S], 0..122, at 100/3 Hz.
+        phones: with times and tones.
+        semantic: int16 [S], at 100/3 Hz.
     """
 
     samples: NDArray[np.float32]
     phones: tuple[Phone, ...]
-    semantic: NDArray[np.uint8]
+    semantic: NDArray[np.int16]
 
 
-class TeacherError(RuntimeError):
-    """Flite is missing, or could not say a sentence."""
+@dataclass(frozen=True, slots=True)
+class Score:
+    """All that is needed to make an utterance's sound.
+
+    Attributes:
+        parameters, strengths: float32 [T, 26] and [T, 5], every 5 ms.
+        melodies: what no voice sings, times from the start of the sound.
+        n_samples: of the sound, at 24 kHz.
+    """
+
+    parameters: NDArray[np.float32]
+    strengths: NDArray[np.float32]
+    melodies: tuple[Melody, ...]
+    n_samples: int
 
 
 def frames_of(n_tokens: int) -> int:
@@ -80,209 +122,146 @@ def frames_of(n_tokens: int) -> int:
     return n_tokens * 3 // 2
 
 
-def semantic_tokens(phones: tuple[Phone, ...]) -> NDArray[np.uint8]:
-    """Cut phones into tokens of 30 ms: phone index * 3 + the third the token's centre is in.
-
-    A phone too short to hold a token's centre takes the token nearest to its middle,
-    if the phone that token belonged to has another one left.
-
-    Args:
-        phones: in order, at least one.
-    Returns:
-        uint8 [S], S = round(duration / 30 ms), at least 1.
-    """
-    token_s = TOKEN_SAMPLES / SAMPLE_RATE
-    ends = np.array([phone.end_s for phone in phones])
-    starts = np.concatenate([[0.0], ends[:-1]])
-    n_tokens = max(1, round(float(ends[-1]) / token_s))
-    centres = (np.arange(n_tokens) + 0.5) * token_s
-    owner = np.minimum(np.searchsorted(ends, centres, side="right"), len(phones) - 1)
-    span = np.maximum(ends - starts, 1e-6)
-    third = ((centres - starts[owner]) / span[owner] * THIRDS).astype(np.int64).clip(0, THIRDS - 1)
-    counts = np.bincount(owner, minlength=len(phones))
-    for index in np.flatnonzero(counts == 0):
-        nearest = int(np.argmin(np.abs(centres - (starts[index] + ends[index]) / 2)))
-        if counts[owner[nearest]] > 1:
-            counts[owner[nearest]] -= 1
-            counts[index] += 1
-            owner[nearest], third[nearest] = index, THIRDS // 2
-    names = np.array([PHONE_INDEX[phone.name] for phone in phones])
-    tokens: NDArray[np.uint8] = (names[owner] * THIRDS + third).astype(np.uint8)
-    return tokens
-
-
-def trim_pauses(phones: tuple[Phone, ...]) -> tuple[tuple[Phone, ...], float]:
-    """Shorten the first and last pause to 60 and 150 ms.
-
-    Returns:
-        the phones with their new times, and the seconds cut from the start.
-    """
-    names = [phone.name for phone in phones]
-    starts = [0.0, *(phone.end_s for phone in phones[:-1])]
-    spans = [phone.end_s - start for phone, start in zip(phones, starts, strict=True)]
-    first = next((i for i, name in enumerate(names) if name != "pau"), len(names) - 1)
-    last = next((i for i in reversed(range(len(names))) if names[i] != "pau"), first)
-    leading, trailing = sum(spans[:first]), sum(spans[last + 1 :])
-    cut_s = max(0.0, leading - LEADING_PAUSE_S)
-    middle = [Phone(phone.name, phone.end_s - cut_s) for phone in phones[first : last + 1]]
-    if first > 0:
-        middle.insert(0, Phone("pau", leading - cut_s))
-    if trailing > 0:
-        middle.append(Phone("pau", middle[-1].end_s + min(trailing, TRAILING_PAUSE_S)))
-    return tuple(middle), cut_s
-
-
-class _Wave(ctypes.Structure):
-    _fields_ = (
-        ("type", c_char_p),
-        ("sample_rate", c_int),
-        ("num_samples", c_int),
-        ("num_channels", c_int),
-        ("samples", ctypes.POINTER(ctypes.c_short)),
-    )
-
-
-_StreamCallback = ctypes.CFUNCTYPE(c_int, c_void_p, c_int, c_int, c_int, c_void_p)
-
-
-class _StreamInfo(ctypes.Structure):
-    _fields_ = (
-        ("min_buffsize", c_int),
-        ("callback", _StreamCallback),
-        ("utterance", c_void_p),
-        ("item", c_void_p),
-        ("userdata", c_void_p),
-    )
-
-
-class _Voice(ctypes.Structure):
-    _fields_ = (("name", c_char_p), ("features", c_void_p))
-
-
-def _stop(_wave: int, _start: int, _size: int, _last: int, _info: int) -> int:
-    return -1  # CST_AUDIO_STREAM_STOP
-
-
-_stop_streaming = _StreamCallback(_stop)  # lives as long as flite may call it
-
-
-# name -> (result, arguments) of the functions of libflite.so.1 used here
-_SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
-    "flite_init": (c_int, ()),
-    "flite_synth_text": (c_void_p, (c_char_p, c_void_p)),
-    "delete_utterance": (None, (c_void_p,)),
-    "utt_relation": (c_void_p, (c_void_p, c_char_p)),
-    "utt_wave": (ctypes.POINTER(_Wave), (c_void_p,)),
-    "relation_head": (c_void_p, (c_void_p,)),
-    "item_next": (c_void_p, (c_void_p,)),
-    "item_feat_string": (c_char_p, (c_void_p, c_char_p)),
-    "item_feat_float": (c_float, (c_void_p, c_char_p)),
-    "new_audio_streaming_info": (ctypes.POINTER(_StreamInfo), ()),
-    "audio_streaming_info_val": (c_void_p, (c_void_p,)),
-    "flite_feat_set": (None, (c_void_p, c_char_p, c_void_p)),
-    "flite_feat_set_float": (None, (c_void_p, c_char_p, c_float)),
-    "flite_feat_remove": (c_int, (c_void_p, c_char_p)),
-}
-
-
-def _load(name: str) -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
-    except OSError as error:
-        raise TeacherError(f"cannot load {name}: {error}; install libflite1") from error
-
-
 class Teacher:
-    """Flite's voices, loaded when first used. One a process: flite is not thread-safe."""
+    """Says any text of the training kind, cues and songs included."""
 
     def __init__(self) -> None:
-        self._flite = _load("libflite.so.1")
-        for name, (result, arguments) in _SIGNATURES.items():
-            function = getattr(self._flite, name)
-            function.restype, function.argtypes = result, arguments
-        self._flite.flite_init()
-        _load("libflite_cmulex.so.1")
-        _load("libflite_usenglish.so.1")
-        self._voices: dict[str, int] = {}
-        # Stops the vocoder after its first chunk: phone times come before it, at little cost.
-        info = self._flite.new_audio_streaming_info()
-        info.contents.min_buffsize = 1
-        info.contents.callback = _stop_streaming
-        self._stop = self._flite.audio_streaming_info_val(info)
-
-    def _voice(self, voice: TeacherVoice) -> int:
-        if voice.name not in self._voices:
-            library = _load(f"libflite_{voice.library}.so.1")
-            register = getattr(library, f"register_{voice.library}")
-            register.restype, register.argtypes = c_void_p, (c_char_p,)
-            handle = register(None)
-            # Holds a reference, or removing "streaming_info" would free it.
-            self._flite.flite_feat_set(_features(handle), b"stop_holder", self._stop)
-            self._voices[voice.name] = handle
-        # The libraries hand out one object each, so variants of a voice share it: set every time.
-        handle = self._voices[voice.name]
-        self._flite.flite_feat_set_float(_features(handle), b"duration_stretch", voice.stretch)
-        return handle
+        self._flite = Flite()
+        self._director = Director(self._flite)
 
     def say(self, text: str, voice: TeacherVoice, *, with_sound: bool = True) -> Utterance:
-        """Say one sentence.
+        """Say a text; the same text and voice give the same sound.
 
         Args:
-            text: English; flite spells out numbers and guesses unknown words.
+            text: English; cues in brackets, songs between notes, CAPITALS for stress.
             voice: one of VOICES.
             with_sound: without it only phones and tokens are made, several times as fast.
         Raises:
-            TeacherError: flite gave nothing for this text.
+            TeacherError: flite can't say some of it, or there is nothing to say.
         """
-        handle = self._voice(voice)
-        features = _features(handle)
-        if not with_sound:
-            self._flite.flite_feat_set(features, b"streaming_info", self._stop)
-        utterance = self._flite.flite_synth_text(text.encode(), handle)
-        if not with_sound:
-            self._flite.flite_feat_remove(features, b"streaming_info")
-        if not utterance:
-            raise TeacherError(f"flite gave nothing for {text!r}")
-        try:
-            phones = self._phones(utterance)
-            if not any(phone.name != "pau" for phone in phones):
-                raise TeacherError(f"flite found nothing to say in {text!r}")
-            trimmed, cut_s = trim_pauses(phones)
-            semantic = semantic_tokens(trimmed)
-            n_samples = frames_of(len(semantic)) * FRAME_SAMPLES
-            samples = self._samples(utterance, cut_s, n_samples) if with_sound else _EMPTY
-            samples = np.clip(samples * np.float32(voice.gain), -0.99, 0.99)
-        finally:
-            self._flite.delete_utterance(utterance)
-        return Utterance(samples=samples, phones=trimmed, semantic=semantic)
+        phones, semantic, score = self.perform(text, voice)
+        samples = np.zeros(0, np.float32)
+        if with_sound:
+            generator = torch.Generator().manual_seed(_seed(text, voice))
+            samples = sounds([score], voice, self.excitation(voice), generator)[0].numpy()
+        return Utterance(samples=samples, phones=phones, semantic=semantic)
 
-    def _phones(self, utterance: int) -> tuple[Phone, ...]:
-        phones = []
-        item = self._flite.relation_head(self._flite.utt_relation(utterance, b"Segment"))
-        while item:
-            name = self._flite.item_feat_string(item, b"name").decode()
-            phones.append(Phone(name, self._flite.item_feat_float(item, b"end")))
-            item = self._flite.item_next(item)
-        return tuple(phones)
+    def perform(
+        self, text: str, voice: TeacherVoice
+    ) -> tuple[tuple[Phone, ...], NDArray[np.int16], Score]:
+        """Everything but the sound: phones, semantic tokens, and what the sound is made from.
 
-    def _samples(self, utterance: int, cut_s: float, n_samples: int) -> NDArray[np.float32]:
-        wave = self._flite.utt_wave(utterance).contents
-        if wave.sample_rate != TEACHER_RATE:
-            raise TeacherError(f"flite's rate is {wave.sample_rate}, expected {TEACHER_RATE}")
-        pcm = np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).astype(np.float32) / 32768
-        pcm -= pcm.mean()  # rms has an offset of 1 % of full scale
-        resampled = soxr.resample(pcm, TEACHER_RATE, SAMPLE_RATE, quality="HQ")
-        start = round(cut_s * SAMPLE_RATE)
-        out = np.zeros(n_samples, np.float32)
-        piece = resampled[start : start + n_samples]
-        out[: len(piece)] = piece
-        return out
+        Raises:
+            TeacherError: as in `say`.
+        """
+        rng = np.random.default_rng(_seed(text, voice))
+        performance = self._director.perform(text, voice.character, rng)
+        if not performance.pieces:
+            raise TeacherError(f"there is nothing to say in {text!r}")
+        performance, lead_s = self._trimmed(performance, voice.character)
+        phones = _phones(performance.pieces, voice.character)
+        semantic = semantic_tokens(phones, TOKEN_SAMPLES / SAMPLE_RATE)
+        score = Score(
+            np.concatenate([piece.parameters for piece in performance.pieces]),
+            np.concatenate([piece.strengths for piece in performance.pieces]),
+            tuple(_moved(melody, lead_s) for melody in performance.melodies),
+            frames_of(len(semantic)) * FRAME_SAMPLES,
+        )
+        return phones, semantic, score
+
+    def excitation(self, voice: TeacherVoice) -> Excitation:
+        """What the vocoder needs of a voice that has said something."""
+        return self._flite.excitation(voice.character.library)
+
+    def _trimmed(self, performance: Performance, character: Character) -> tuple[Performance, float]:
+        """60 ms of silence first, 150 ms last; and by how much everything moved, in s."""
+        pieces = performance.pieces
+        lead = self._director.silence(character, LEADING_PAUSE_S)
+        trail = self._director.silence(character, TRAILING_PAUSE_S)
+        body = pieces[:-1] if pieces[-1].name == "pau" else pieces
+        cut_s = 0.0
+        while body and body[0].name == "pau":
+            cut_s += body[0].n_frames * FRAME_S
+            body = body[1:]
+        shift = lead.n_frames * FRAME_S - cut_s
+        return Performance([lead, *body, trail], performance.melodies), shift
 
 
-_EMPTY: NDArray[np.float32] = np.zeros(0, np.float32)
+def _seed(text: str, voice: TeacherVoice) -> int:
+    return zlib.crc32(f"{voice.name} {text}".encode())
 
 
-def _features(handle: int) -> int:
-    features = ctypes.cast(handle, ctypes.POINTER(_Voice)).contents.features
-    assert features is not None, "flite's voices always have features"
-    return int(features)
+def sounds(
+    scores: list[Score],
+    voice: TeacherVoice,
+    excitation: Excitation,
+    generator: torch.Generator,
+) -> list[Tensor]:
+    """The sounds of what one voice performed, made in one go on the generator's device.
+
+    Returns:
+        float32 [score.n_samples] each, at 24 kHz, -1..1.
+    """
+    device = generator.device
+    lengths = [len(score.parameters) for score in scores]
+    # what rings on at the end of one must be over before the next begins
+    gap = np.repeat(scores[0].parameters[:1], GAP_FRAMES, axis=0)
+    gap[:, PITCH], gap[:, LEVEL] = 0.0, SILENT_LEVEL
+    rows = np.concatenate([part for score in scores for part in (score.parameters, gap)])
+    noise = np.repeat(scores[0].strengths[:1], GAP_FRAMES, axis=0)
+    bands = np.concatenate([part for score in scores for part in (score.strengths, noise)])
+    flat = vocode(
+        torch.from_numpy(rows).to(device),
+        torch.from_numpy(bands).to(device),
+        excitation,
+        voice.character.alpha,
+        generator,
+    )
+    made, start = [], 0
+    for score, length in zip(scores, lengths, strict=True):
+        piece = flat[start * OUT_FRAME : start * OUT_FRAME + score.n_samples]
+        out = F.pad(piece - piece.mean(), (0, score.n_samples - len(piece)))
+        if score.melodies:
+            out = out + torch.from_numpy(_played(score)).to(device)
+        made.append(out.clamp(-0.99, 0.99))
+        start += length + GAP_FRAMES
+    return made
+
+
+def _moved(melody: Melody, by_s: float) -> Melody:
+    return Melody(tuple((start + by_s, length, degree) for start, length, degree in melody.notes))
+
+
+def _played(score: Score) -> NDArray[np.float32]:
+    """All melodies of a score: plucked notes of five partials."""
+    out = np.zeros(score.n_samples, np.float32)
+    for start_s, length_s, degree in (note for m in score.melodies for note in m.notes):
+        first = round(start_s * SAMPLE_RATE)
+        n_samples = min(round(length_s * SAMPLE_RATE), len(out) - first)
+        time = np.arange(n_samples) / SAMPLE_RATE
+        swell = np.minimum(time / 0.008, 1.0) * np.minimum((time[::-1] + 1e-4) / 0.012, 1.0)
+        for partial in range(1, 6):
+            fade = np.exp(-time * (2.0 + 1.5 * partial))
+            tone = np.sin(2 * np.pi * SCALE_HZ[degree] * partial * time)
+            out[first : first + n_samples] += (0.22 / partial**1.5 * swell * fade * tone).astype(
+                np.float32
+            )
+    return out
+
+
+def _phones(pieces: list[Piece], character: Character) -> tuple[Phone, ...]:
+    ends = np.cumsum([piece.n_frames for piece in pieces]) * FRAME_S
+    middle_hz = character.middle_hz * character.pitch
+    return tuple(
+        Phone(piece.name, float(end), _tone(piece, middle_hz))
+        for piece, end in zip(pieces, ends, strict=True)
+    )
+
+
+def _tone(piece: Piece, middle_hz: float) -> int:
+    if piece.tone is not None:
+        return piece.tone
+    pitch = piece.parameters[:, PITCH]
+    if piece.name not in PITCHED_INDEX or not (pitch > 0).any():
+        return MIDDLE
+    return tone_of(float(12 * np.log2(pitch[pitch > 0] / middle_hz).mean()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ from torch import Tensor, nn
 
 from bark_core.coarse import flatten, plan_coarse
 from bark_core.config import GPTConfig
+from bark_core.fine import plan_fine
 from bark_core.request import CoarseParams
 from bark_core.semantic import embed_prompt, live_logits
-from bark_core.tokenizer import Tokenizer
-from bark_core.transformer import CausalGPT
+from bark_core.tokens import CoarseCodes, FineCodes, SemanticTokens
+from bark_core.transformer import CausalGPT, FineGPT
 from training import coarse, fine, semantic
+from training.corpus import Corpus
 from training.data import Dataset
 from training.initial import initialise
 from training.loop import Budget, Rates, State, Trainer
 from training.pup import CONFIG, LAYOUT
-from training.vocabulary import character_vocabulary
+from training.units import N_UNITS
 
 N = 60
 
@@ -37,9 +40,10 @@ def dataset() -> Dataset:
     ends = np.concatenate([[0], np.cumsum(lengths)])
     frame_ends = np.concatenate([[0], np.cumsum(frames)])
     return Dataset(
+        n_training=N,
         texts=texts,
         voices=np.arange(N, dtype=np.uint8) % 2,
-        semantic=rng.integers(0, 123, ends[-1]).astype(np.uint8),
+        semantic=rng.integers(0, N_UNITS, ends[-1]).astype(np.int16),
         offsets=ends.astype(np.int64),
         codes=rng.integers(0, LAYOUT.codebook_size, (4, frame_ends[-1])).astype(np.uint16),
         frame_offsets=frame_ends.astype(np.int64),
@@ -49,8 +53,17 @@ def dataset() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def pairs(dataset: Dataset) -> semantic.Pairs:
-    return semantic.Pairs(dataset, Tokenizer.from_vocabulary(character_vocabulary()))
+def corpus(dataset: Dataset) -> Corpus:
+    return Corpus.of(dataset)
+
+
+@pytest.fixture(scope="module")
+def pairs(corpus: Corpus) -> semantic.Pairs:
+    return semantic.Pairs(corpus)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def test_full_semantic_batch_is_the_prompt_of_the_cascade(
@@ -82,40 +95,141 @@ def test_short_prompt_leaves_out_padding_only(pairs: semantic.Pairs) -> None:
     assert (full.text[:, :n_prompt] == short.text).all()
 
 
-def test_coarse_row_without_voice_is_a_prompt_and_what_follows(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+def test_semantic_history_is_the_end_of_what_the_voice_said(
+    dataset: Dataset, pairs: semantic.Pairs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound = coarse.Sound(dataset)
-    monkeypatch.setattr(coarse, "HISTORY_SHARE", 0.0)
-    row = sound.row(8, np.random.default_rng(2))
-    tokens, codes = sound.pair(8)
-    made = flatten(codes)
-    plan = plan_coarse(tokens, None, CoarseParams())
-    starts = range(0, plan.n_steps, LAYOUT.coarse_window)
-    expected = [
-        np.concatenate([plan.prompt(made[:s]), made[s : s + LAYOUT.coarse_window]]).tolist()
-        for s in starts
-    ]
-    assert row.tolist() in expected
+    monkeypatch.setattr(semantic, "HISTORY_SHARE", 1.0)
+    batch = pairs.batch(np.arange(8), np.random.default_rng(2), full=True)
+    for row in range(8):
+        history = batch.history[row]
+        heard = history[history != LAYOUT.semantic_pad].tolist()
+        assert len(heard) >= 8
+        same = [i for i in range(N) if dataset.voices[i] == dataset.voices[row]]
+        assert any(dataset.semantic_of(i)[-len(heard) :].tolist() == heard for i in same)
 
 
-def test_coarse_targets_are_of_the_codebook_whose_turn_it_is(dataset: Dataset) -> None:
-    batch = coarse.Sound(dataset).batch(np.arange(6), np.random.default_rng(3))
+def test_groups_hold_every_row_once_and_no_more_than_fits() -> None:
+    sizes = np.sort(np.random.default_rng(0).integers(10, 200, 90))
+    groups = semantic.group(sizes, 1000)
+    assert [i for part in groups for i in range(part.start, part.stop)] == list(range(90))
+    assert all((part.stop - part.start) * sizes[part.stop - 1] <= 1000 for part in groups)
+
+
+def test_coarse_rows_are_the_prompts_of_the_cascade(dataset: Dataset, corpus: Corpus) -> None:
+    index = corpus.draw(12, _generator(3))
+    others = corpus.others(index, _generator(4))
+    with_history = torch.arange(12) % 3 > 0
+    starts = torch.tensor([0, 60, 120] * 4)
+    n_tokens = torch.tensor([dataset.codes_of(i).shape[1] * 2 for i in index.tolist()])
+    starts = torch.minimum(starts, (n_tokens - 1) // LAYOUT.coarse_window * LAYOUT.coarse_window)
+    batch = coarse.Rows(corpus).rows(index, others, with_history, starts)
+    for row in range(12):
+        tokens, codes = _pair(dataset, int(index[row]))
+        history = _pair(dataset, int(others[row])) if with_history[row] else None
+        made, start = flatten(codes), int(starts[row])
+        prompt = plan_coarse(tokens, history, CoarseParams()).prompt(made[:start])
+        wanted = [*prompt.tolist(), *made[start : start + LAYOUT.coarse_window].tolist()]
+        fed = batch.tokens[row].tolist()
+        assert fed[: len(wanted)] == wanted
+        assert set(fed[len(wanted) :]) <= {LAYOUT.coarse_semantic_pad}
+        learnt = batch.targets[row, : len(wanted) - coarse.PROMPT].tolist()
+        assert learnt == wanted[coarse.PROMPT :]
+        assert (batch.targets[row, len(learnt) :] == semantic.IGNORE).all()
+
+
+def _pair(dataset: Dataset, index: int) -> tuple[SemanticTokens, CoarseCodes]:
+    codes = dataset.codes_of(index)[: LAYOUT.n_coarse_codebooks]
+    return SemanticTokens(dataset.semantic_of(index), LAYOUT), CoarseCodes(codes, LAYOUT)
+
+
+def test_coarse_targets_are_of_the_codebook_whose_turn_it_is(corpus: Corpus) -> None:
+    batch = coarse.Rows(corpus).batch(torch.arange(6), _generator(3))
     for codebook in range(2):
         turn = batch.targets[:, codebook::2]
         codes = turn[turn != semantic.IGNORE] - LAYOUT.semantic_vocab
         assert (codes // LAYOUT.codebook_size == codebook).all()
 
 
-def test_fine_targets_are_masked_in_what_is_fed(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fine, "OLD_VALUES_SHARE", 0.0)
-    batch = fine.Windows(dataset).batch(np.arange(6), 2, np.random.default_rng(4))
-    wanted = batch.targets != semantic.IGNORE
-    assert wanted.any(dim=1).all()
-    assert (batch.codes[:, :, 2][wanted] == LAYOUT.codebook_size).all()
-    assert (batch.codes[:, :, 1][wanted] < LAYOUT.codebook_size).all()
+def test_mistaken_codes_stay_in_their_codebook_and_tokens_as_they_are(corpus: Corpus) -> None:
+    tokens = coarse.Rows(corpus).batch(torch.arange(40), _generator(3)).tokens
+    neighbours = torch.arange(1024)[:, None] // 512 * 512 + torch.tensor([7, 8, 9])
+    changed = coarse.mistaken(tokens, neighbours, _generator(5))
+    different = changed != tokens
+    assert 0.01 < different.float().mean() < coarse.MOST_MISTAKEN
+    assert not different[:, : coarse.PROMPT].any()
+    codebook = (tokens - LAYOUT.semantic_vocab) // LAYOUT.codebook_size
+    after = (changed - LAYOUT.semantic_vocab) // LAYOUT.codebook_size
+    assert (codebook == after).all()
+
+
+def test_fine_windows_are_those_of_the_cascade(dataset: Dataset, corpus: Corpus) -> None:
+    windows, index = fine.Windows(corpus), torch.arange(12)
+    others = corpus.others(index, _generator(4))
+    with_history = index % 3 > 0
+    counts = windows.count(index, others, with_history)
+    for number in range(int(counts.max())):
+        which = torch.full_like(index, number).minimum(counts - 1)
+        codes, fill, frames = windows.windows(index, others, with_history, which)
+        for row in range(12):
+            own = FineCodes(dataset.codes_of(row), LAYOUT)
+            past = FineCodes(dataset.codes_of(int(others[row])), LAYOUT)
+            plan = plan_fine(own.coarse, past if with_history[row] else None)
+            cut = list(plan.windows())
+            assert len(cut) == counts[row]
+            start, first = cut[int(which[row])]
+            end = plan.n_history + plan.n_frames
+            known = plan.codes.copy()
+            known[plan.n_history : end] = own.values.T
+            assert codes[row].tolist() == known[start : start + LAYOUT.fine_window].tolist()
+            places = np.arange(LAYOUT.fine_window) + start
+            assert fill[row].tolist() == ((places >= start + first) & (places < end)).tolist()
+            assert frames[row].tolist() == (places - plan.n_history).tolist()
+
+
+def test_fine_loss_is_least_for_the_entries_that_are_nearest(corpus: Corpus) -> None:
+    """A model that puts all on the true codes leaves nothing; one that knows nothing, more."""
+    entries = torch.randn(4, LAYOUT.codebook_size, 8, generator=_generator(0))
+    near = fine.Nearness(entries, energy=16.0)
+    batch = fine.Windows(corpus).batch(torch.arange(6), _generator(4))
+    batch = replace(batch, own=torch.ones_like(batch.own))
+
+    class Knowing(FineGPT):
+        sharp = 100.0
+
+        def forward(self, codebook: int, codes: Tensor) -> Tensor:
+            true = batch.codes[..., codebook].clamp_max(LAYOUT.codebook_size - 1)
+            return self.sharp * nn.functional.one_hot(true, LAYOUT.codebook_size).float()
+
+    knowing = Knowing(CONFIG.fine)
+    knows = fine.losses(knowing, batch, near)
+    assert float(knows["left"]) == pytest.approx(0.0, abs=1e-4)
+    assert float(knows["codebook_3"]) == pytest.approx(0.0, abs=1e-3)
+    knowing.sharp = 0.0
+    assert float(fine.losses(knowing, batch, near)["loss"]) > float(knows["loss"])
+
+
+def test_a_corpus_takes_in_what_is_rendered_on(tmp_path: Path) -> None:
+    for number in range(4):
+        _write_shard(tmp_path, number, n_prompts=5 + number)
+    corpus = Corpus(tmp_path, "pairs", kind="text")
+    held = Corpus(tmp_path, "pairs", kind="text", held_out=True)
+    assert (len(held), len(corpus)) == (5 + 6, 7 + 8)
+    assert not corpus.refresh()
+    _write_shard(tmp_path, 4, n_prompts=9)
+    assert corpus.refresh() and len(corpus) == 7 + 8 + 9
+    assert corpus.said.rows(torch.tensor([23]), 3, -1)[0].tolist() == [4, 4, 4]
+
+
+def _write_shard(work: Path, number: int, n_prompts: int) -> None:
+    path = work / "pairs" / f"{number:07d}.npz"
+    path.parent.mkdir(exist_ok=True)
+    np.savez(
+        path,
+        texts=np.array(["a dog"] * n_prompts),
+        voices=np.arange(n_prompts).astype(np.uint8) % 2,
+        semantic=np.full(6 * n_prompts, number, np.int16),
+        lengths=np.full(n_prompts, 6),
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +241,7 @@ def test_edit_distance(a: list[int], b: list[int], distance: int) -> None:
 
 def test_phones_start_again_where_their_third_does() -> None:
     tokens = np.array([0, 1, 2, 2, 0, 1, 5, 4])
-    assert semantic.phones_of(tokens.astype(np.uint8)) == [0, 0, 1, 1]
+    assert semantic.phones_of(tokens.astype(np.int16)) == [0, 0, 1, 1]
 
 
 TINY = GPTConfig(n_layer=1, n_head=2, n_embd=16, input_vocab_size=11, output_vocab_size=11)
