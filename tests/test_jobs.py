@@ -15,6 +15,7 @@ from bark_core import (
     Cascade,
     GenerationError,
     GenerationRequest,
+    InProcessBackend,
     MissingFiles,
     SemanticParams,
     Settings,
@@ -22,8 +23,12 @@ from bark_core import (
     read_audio,
 )
 from tests.page_model import save_page_model
+from webui import takes
 from webui.history import History
-from webui.jobs import MAX_UNFINISHED, Desk, Ticket, TicketState, View
+from webui.hosting import Hosting
+from webui.jobs import Desk, Ticket, TicketState, View
+from webui.models import ModelShelf
+from webui.settings import StudioSettings
 
 # a sentence a segment: the page's model takes a second or so for each
 LONG = "The rain has stopped, and the river is high. " * 12
@@ -43,9 +48,17 @@ def history(tmp_path: Path) -> Iterator[History]:
     history.close()
 
 
+def shelf(history: History, load: Callable[[], Cascade]) -> ModelShelf:
+    """A shelf whose default model is loaded by a function."""
+    folder = history.sounds.parent
+    settings = StudioSettings(model="pup", data=folder, cache=folder / "cache")
+    backend = InProcessBackend(load=lambda *_model, **_options: load())
+    return ModelShelf(settings, backend=backend)
+
+
 @pytest.fixture
 def desk(cascade: Cascade, history: History) -> Iterator[Desk]:
-    desk = Desk(lambda _: cascade, history=history, model_name="page")
+    desk = Desk(shelf(history, lambda: cascade), history=history)
     desk.start()
     assert desk.loaded.wait(10)
     yield desk
@@ -69,6 +82,10 @@ def until(what: Callable[[], object], timeout_s: float = 60.0) -> None:
         time.sleep(0.01)
 
 
+def n_heard(views: list[View]) -> int:
+    return views[-1].live.n_segments if views and views[-1].live else 0
+
+
 def test_a_job_that_nobody_watches_is_kept(desk: Desk, history: History) -> None:
     ticket = ended(desk.submit(request(seed=5)), TicketState.DONE)
     entry = history.get(ticket.id)
@@ -81,7 +98,7 @@ def test_stop_takes_hold_within_half_a_second_and_keeps_what_is_finished(
     desk: Desk, history: History
 ) -> None:
     ticket = desk.submit(request(LONG))
-    until(lambda: ticket.n_live)
+    until(lambda: ticket.live)
     stopped_at = time.monotonic()
     assert desk.stop(ticket.id)
     ended(ticket, TicketState.STOPPED)
@@ -104,20 +121,50 @@ def test_a_job_that_waits_is_stopped_at_once(desk: Desk, history: History) -> No
 
 def test_sound_is_there_before_the_end(desk: Desk, history: History) -> None:
     ticket = desk.submit(request(LONG))
-    until(lambda: ticket.n_live)
+    until(lambda: ticket.live)
     assert not ticket.state.over
     assert ticket.live is not None
-    path, duration_s = ticket.live
-    assert read_audio(path).duration_s == pytest.approx(duration_s, abs=0.01)
+    live = ticket.live
+    assert read_audio(live.path).duration_s == pytest.approx(live.duration_s, abs=0.01)
     (view,) = desk.views()
-    assert view.n_live >= 1
+    assert view.live is not None
+    assert view.live.n_segments >= live.n_segments
+    # the address that a page is given leads to it
+    assert f"studio/live/{view.live.path.stem.replace('-', '/')}.flac" in takes.running([view])
     desk.stop(ticket.id)
+
+
+def test_what_is_dismissed_leaves_no_sound_behind(desk: Desk, history: History) -> None:
+    ticket = desk.submit(request(LONG))
+    until(lambda: ticket.live)
+    desk.stop(ticket.id)
+    ended(ticket, TicketState.STOPPED)
+    assert list(history.live.glob(f"{ticket.id}-*.flac"))
+    desk.dismiss(ticket.id)
+    assert list(history.live.glob(f"{ticket.id}-*.flac")) == []
+
+
+def test_a_streamed_sentence_is_heard_before_it_is_finished(desk: Desk, history: History) -> None:
+    """Its sound so far, pieces of the first sentence only, is in files that grow."""
+    settings = Settings(semantic=SemanticParams(allow_early_stop=False))
+    wanted = GenerationRequest("Hello there.", seed=1, settings=settings, streaming=True)
+    ticket = desk.submit(wanted)
+    seen = []
+    while not ticket.finished.wait(0.002):
+        if ticket.live is not None and ticket.live not in seen:
+            seen.append(ticket.live)
+    assert ticket.state is TicketState.DONE
+    assert seen
+    assert all(live.n_segments == 0 for live in seen)
+    entry = history.get(ticket.id)
+    assert entry is not None
+    assert all(0 < live.duration_s < entry.duration_s for live in seen)
 
 
 def test_progress_rises_and_then_there_is_an_estimate(desk: Desk) -> None:
     ticket = desk.submit(request(LONG))
     seen: list[View] = []
-    while not ticket.finished.wait(0.02) and (not seen or seen[-1].n_live < 2):
+    while not ticket.finished.wait(0.02) and n_heard(seen) < 2:
         seen += desk.views()
     desk.stop(ticket.id)
     running = [view for view in seen if view.bars is not None]
@@ -140,11 +187,11 @@ def test_what_is_handed_in_while_the_model_loads_runs_then(
 ) -> None:
     gate = threading.Event()
 
-    def load_late(_: object) -> Cascade:
+    def load_late() -> Cascade:
         gate.wait()
         return cascade
 
-    desk = Desk(load_late, history=history, model_name="page")
+    desk = Desk(shelf(history, load_late), history=history)
     desk.start()
     first, second = desk.submit(request(seed=1)), desk.submit(request(seed=2))
     assert [view.state for view in desk.views()] == [TicketState.LOADING] * 2
@@ -160,11 +207,11 @@ def test_what_is_handed_in_while_the_model_loads_runs_then(
 def test_a_model_that_can_t_be_loaded_is_told_to_all(history: History) -> None:
     gate = threading.Event()
 
-    def fail(_: object) -> Cascade:
+    def fail() -> Cascade:
         gate.wait()
         raise MissingFiles("semantic.safetensors isn't there; put it back")
 
-    desk = Desk(fail, history=history, model_name="page")
+    desk = Desk(shelf(history, fail), history=history)
     desk.start()
     ticket = desk.submit(request())
     gate.set()
@@ -179,10 +226,10 @@ def test_a_model_that_can_t_be_loaded_is_told_to_all(history: History) -> None:
 
 
 def test_a_surprise_while_loading_becomes_a_message(history: History) -> None:
-    def fail(_: object) -> Cascade:
+    def fail() -> Cascade:
         raise ZeroDivisionError
 
-    desk = Desk(fail, history=history, model_name="page")
+    desk = Desk(shelf(history, fail), history=history)
     desk.start()
     assert desk.loaded.wait(10)
     assert isinstance(desk.status().error, GenerationError)
@@ -199,12 +246,13 @@ def test_others_neither_see_nor_stop_a_job(desk: Desk) -> None:
 
 
 def test_the_queue_is_bounded_for_each_person(desk: Desk) -> None:
-    for _ in range(MAX_UNFINISHED):
+    most = Hosting().max_queued_each
+    for _ in range(most):
         desk.submit(request(LONG), owner="ann")
     with pytest.raises(BarkError, match="stop them"):
         desk.submit(request(LONG), owner="ann")
     bob = desk.submit(request(), owner="bob")
-    assert desk.stop_all(owner="ann") == MAX_UNFINISHED
+    assert desk.stop_all(owner="ann") == most
     ended(bob, TicketState.DONE)
 
 
@@ -219,10 +267,10 @@ def test_a_sound_that_can_t_be_kept_is_told(desk: Desk, history: History) -> Non
 
 
 def test_closing_keeps_what_is_finished(cascade: Cascade, history: History) -> None:
-    desk = Desk(lambda _: cascade, history=history, model_name="page")
+    desk = Desk(shelf(history, lambda: cascade), history=history)
     desk.start()
     ticket = desk.submit(request(LONG))
-    until(lambda: ticket.n_live)
+    until(lambda: ticket.live)
     desk.close()
     assert history.get(ticket.id) is not None
     with pytest.raises(GenerationError, match="closing"):
