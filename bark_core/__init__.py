@@ -9,16 +9,34 @@ What is in `__all__` can be relied on.
 
 from __future__ import annotations
 
-from bark_core.audio import read_audio, read_tags, write_audio
+from bark_core.archive import read_segments, write_segments
+from bark_core.audio import encode_audio, read_audio, read_tags, write_audio
+from bark_core.backend import Backend, LoadedModel, ModelSpec, Running, WorkerState, WorkerStatus
 from bark_core.cascade import Cascade
-from bark_core.checkpoint import ModelInfo, convert, known_models, load, voice_fetcher
-from bark_core.engine import Engine, Job, JobState
+from bark_core.checkpoint import convert, load
+from bark_core.checkpoint import download as download_model
+from bark_core.cluster import Cluster, open_cluster
+from bark_core.config import CascadeConfig, TokenLayout
+from bark_core.credentials import (
+    Credentials,
+    SigningKey,
+    can_sign,
+    load_signing_key,
+    make_signing_key,
+    own_signing_key,
+    read_credentials,
+)
+from bark_core.device import DeviceInfo, describe_devices, named_devices, process_memory_bytes
+from bark_core.device_pool import DevicePool
+from bark_core.engine import Engine
+from bark_core.engine import Line as JobLine
 from bark_core.errors import (
     BarkError,
     Cancelled,
     DownloadError,
     EmptyGeneration,
     GenerationError,
+    InvalidAudio,
     InvalidCheckpoint,
     InvalidRequest,
     InvalidSetting,
@@ -33,11 +51,61 @@ from bark_core.errors import (
     UnknownModel,
     UnknownVoice,
     VoiceError,
+    WorkerLost,
 )
-from bark_core.events import AudioChunk, Event, Failed, Finished, Stage, StageProgress, Stopped
-from bark_core.files import write_bytes_atomically
-from bark_core.generation import Generation, ModelIdentity, SegmentResult
+from bark_core.events import (
+    AudioChunk,
+    Event,
+    Failed,
+    Finished,
+    Retry,
+    Stage,
+    StageProgress,
+    Stopped,
+)
+from bark_core.files import atomic_path, write_bytes_atomically
+from bark_core.frontend import FrontEnd
+from bark_core.generation import (
+    Generation,
+    ModelIdentity,
+    SegmentResult,
+    settings_from_metadata,
+)
 from bark_core.hub import DownloadProgress, ProgressCallback
+from bark_core.in_process import InProcessBackend
+from bark_core.jobs import Job, JobState
+from bark_core.logs import DiscreetFormatter
+from bark_core.mix import Mix
+from bark_core.models import (
+    ModelInfo,
+    Stored,
+    default_cache,
+    known_models,
+    model_config,
+    models_in_cache,
+    stored,
+    voice_fetcher,
+)
+from bark_core.models import remove as remove_model
+from bark_core.preflight import (
+    Candidate,
+    Fit,
+    Reason,
+    Recommendation,
+    Verdict,
+    disk_needed,
+    preflight,
+    recommend,
+)
+from bark_core.presets import Mood, SoundCue, examples, moods, sound_cues
+from bark_core.process_backend import Patience, ProcessBackend
+from bark_core.project import Project
+from bark_core.project_folder import ProjectFolder, stems, stems_zip
+from bark_core.project_parts import Order, ProjectOptions, ProjectSegment, SegmentState, Take
+from bark_core.project_plan import Planner
+from bark_core.provenance import Found, Hashes, Provenance, examine, hashes_of, sound_hash
+from bark_core.quality import Problem, find_problems
+from bark_core.recogniser import Recogniser, load_recogniser, voice_from_audio
 from bark_core.request import (
     CoarseParams,
     FineParams,
@@ -55,29 +123,50 @@ from bark_core.script_text import parse_plain
 from bark_core.script_text import to_text as script_to_text
 from bark_core.subtitles import Cue, plan_cues, to_srt, to_vtt
 from bark_core.text import Segment, estimate_duration_s
-from bark_core.tokens import Audio
-from bark_core.voices import Voice, VoiceEntry, VoiceLibrary, load_voice
+from bark_core.tokens import Audio, CoarseCodes, FineCodes, SemanticTokens
+from bark_core.voice_catalogue import VoiceEntry
+from bark_core.voice_library import VoiceLibrary
+from bark_core.voice_names import valid_name
+from bark_core.voices import Voice, load_voice
+from bark_core.watermark import Detected, Watermark
 
 __all__ = [
     "Audio",
     "AudioChunk",
+    "Backend",
     "Background",
     "BarkError",
     "Cancelled",
+    "Candidate",
     "Cascade",
+    "CascadeConfig",
+    "Cluster",
+    "CoarseCodes",
     "CoarseParams",
+    "Credentials",
     "Cue",
+    "Detected",
+    "DeviceInfo",
+    "DevicePool",
+    "DiscreetFormatter",
     "DownloadError",
     "DownloadProgress",
     "EmptyGeneration",
     "Engine",
     "Event",
     "Failed",
+    "FineCodes",
     "FineParams",
     "Finished",
+    "Fit",
+    "Found",
+    "FrontEnd",
     "Generation",
     "GenerationError",
     "GenerationRequest",
+    "Hashes",
+    "InProcessBackend",
+    "InvalidAudio",
     "InvalidCheckpoint",
     "InvalidRequest",
     "InvalidSetting",
@@ -85,53 +174,121 @@ __all__ = [
     "InvalidTokens",
     "InvalidVoice",
     "Job",
+    "JobLine",
     "JobState",
     "LayoutMismatch",
     "Line",
     "LineSettings",
+    "LoadedModel",
     "MissingFiles",
+    "Mix",
     "ModelError",
     "ModelIdentity",
     "ModelInfo",
+    "ModelSpec",
+    "Mood",
+    "Order",
     "OutOfMemory",
+    "Patience",
+    "Planner",
+    "Problem",
+    "ProcessBackend",
     "ProgressCallback",
+    "Project",
+    "ProjectFolder",
+    "ProjectOptions",
+    "ProjectSegment",
+    "Provenance",
+    "Reason",
+    "Recogniser",
+    "Recommendation",
+    "Retry",
+    "Running",
     "SamplingParams",
     "Script",
     "Segment",
     "SegmentResult",
+    "SegmentState",
     "SemanticParams",
+    "SemanticTokens",
     "Settings",
+    "SigningKey",
+    "SoundCue",
     "Stage",
     "StageProgress",
     "Stopped",
     "StorageError",
+    "Stored",
+    "Take",
+    "TokenLayout",
     "UnknownModel",
     "UnknownVoice",
+    "Verdict",
     "Voice",
     "VoiceEntry",
     "VoiceError",
     "VoiceLibrary",
+    "Watermark",
+    "WorkerLost",
+    "WorkerState",
+    "WorkerStatus",
+    "__version__",
+    "atomic_path",
+    "can_sign",
     "convert",
+    "default_cache",
+    "describe_devices",
+    "disk_needed",
+    "download_model",
+    "encode_audio",
     "estimate_duration_s",
+    "examine",
+    "examples",
+    "find_problems",
+    "hashes_of",
     "known_models",
     "load",
+    "load_recogniser",
+    "load_signing_key",
     "load_voice",
+    "make_signing_key",
+    "model_config",
+    "models_in_cache",
+    "moods",
+    "named_devices",
+    "open_cluster",
+    "own_signing_key",
     "parse_any",
     "parse_plain",
     "parse_srt",
     "parse_ssml",
     "plan_cues",
+    "preflight",
+    "process_memory_bytes",
     "random_seed",
     "read_audio",
+    "read_credentials",
+    "read_segments",
     "read_tags",
+    "recommend",
+    "remove_model",
     "script_from_json",
     "script_to_json",
     "script_to_text",
+    "settings_from_metadata",
+    "sound_cues",
+    "sound_hash",
+    "stems",
+    "stems_zip",
+    "stored",
     "to_srt",
     "to_vtt",
+    "valid_name",
     "voice_fetcher",
+    "voice_from_audio",
     "write_audio",
     "write_bytes_atomically",
+    "write_segments",
 ]
 
 __version__ = "0.1.0"

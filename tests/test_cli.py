@@ -15,8 +15,12 @@ from typing import Any
 
 import pytest
 
-from bark_core.audio import FORMATS, read_audio
+from bark_core import cli_sign
+from bark_core.audio import FORMATS, read_audio, write_audio
+from bark_core.checkpoint import load
 from bark_core.cli import main
+from bark_core.credentials import load_signing_key, read_credentials
+from bark_core.presets import moods
 from bark_core.voices import load_voice
 from tests import tiny
 
@@ -68,6 +72,41 @@ def error_of(capsys: pytest.CaptureFixture[str]) -> str:
     return captured.err
 
 
+@pytest.mark.parametrize("suffix", [".flac", ".wav", ".mp3"])
+def test_say_signs_with_the_studio_s_own_key(
+    say: Any, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    pytest.importorskip("c2pa")
+    folder = tmp_path / "data" / "signing"
+    monkeypatch.setattr(cli_sign, "default_signing_folder", lambda: folder)
+    assert say("Hello.", "--sign", "-o", f"a{suffix}", "--quiet") == 0
+    key = load_signing_key(folder)
+    assert say("Hello.", "--sign", "-o", f"b{suffix}", "--quiet") == 0
+    assert load_signing_key(folder) == key
+    for name in ("a", "b"):
+        found = read_credentials((here / f"{name}{suffix}").read_bytes(), key)
+        assert found is not None and found.own and found.generated
+        assert found.settings["text"] == "Hello."
+    assert read_audio(here / f"a{suffix}").duration_s > 0
+    assert say("Hello.", "-o", f"c{suffix}", "--quiet") == 0
+    assert read_credentials((here / f"c{suffix}").read_bytes(), key) is None
+
+
+def test_say_refuses_to_sign_what_can_t_be_before_it_makes_it(
+    say: Any, here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("c2pa")
+    folder = tmp_path / "key"
+    assert say("Hello.", "--signing-key", str(folder), "-o", "a.opus") == 3
+    assert "can't be signed" in error_of(capsys)
+    assert files(here) == [] and not folder.exists()
+    folder.mkdir()
+    (folder / "key.pem").write_bytes(b"no key")
+    (folder / "key.pem").chmod(0o600)
+    assert say("Hello.", "--signing-key", str(folder), "-o", "a.flac") == 5
+    assert files(here) == []
+
+
 def test_say_writes_what_it_says_it_wrote(
     say: Any, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +129,15 @@ def test_json_is_the_metadata(say: Any, here: Path, capsys: pytest.CaptureFixtur
     assert told["seed"] == 7
     assert told["settings"]["semantic"]["max_duration_s"] == 0.3
     assert told["complete"] is True
+
+
+def test_streaming_is_noted_and_its_first_sound_is_told(
+    say: Any, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert say("Hello.", "-o", "a.wav", "--streaming") == 0
+    assert "the first of it after 0." in capsys.readouterr().out
+    assert say("Hello.", "-o", "a.wav", "--streaming", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["streaming"] is True
 
 
 def test_quiet_prints_nothing(say: Any, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,6 +192,110 @@ def test_every_setting_arrives(say: Any, here: Path, capsys: pytest.CaptureFixtu
     assert told["segment_pause_s"] == 1
 
 
+def test_a_mood_is_the_ground_that_options_stand_on(
+    say: Any, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert say("Hello.", "--json", "-o", "a.wav", "--mood", "steady", "--top-k", "off") == 0
+    told = json.loads(capsys.readouterr().out)["settings"]
+    steady = {mood.name: mood.settings for mood in moods()}["steady"]
+    assert told["semantic"]["temperature"] == steady.semantic.temperature != 0.7
+    assert told["semantic"]["top_p"] == steady.semantic.top_p
+    assert told["semantic"]["top_k"] is None
+    assert told["semantic"]["max_duration_s"] == 0.3
+    assert told["coarse"]["temperature"] == steady.coarse.temperature
+
+
+def test_an_unknown_mood_is_refused_with_those_there_are(
+    say: Any, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert say("Hello.", "--mood", "grumpy") == 3
+    assert "steady, lively, wild, bark" in error_of(capsys)
+    assert files(here) == []
+
+
+def test_the_settings_of_a_file_can_be_used_again(
+    say: Any, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--mood", "wild", "--fine-temperature", "0.9"]
+    assert say("Hello.", "-o", "a.flac", "--quiet", *given) == 0
+    assert say("Hello.", "-o", "b.flac", "--json", "--settings-from", "a.flac") == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["fine"]["temperature"] == 0.9
+    a, b = (read_audio(name).samples.tobytes() for name in ("a.flac", "b.flac"))
+    assert a == b
+    write_audio("plain.wav", read_audio("a.flac"))
+    assert say("Hello.", "--settings-from", "plain.wav") == 3
+    assert "holds no settings" in error_of(capsys)
+    assert say("Hello.", "--settings-from", "gone.wav") in (3, 5)
+
+
+def test_several_takes_are_several_files(
+    say: Any, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert say("Hello.", "--takes", "3", "--json", "-o", "a.wav", "--save-voice", "v.npz") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [take["file"] for take in told] == ["a-1.wav", "a-2.wav", "a-3.wav"]
+    assert [take["take"] for take in told] == [0, 1, 2]
+    assert files(here) == ["a-1.wav", "a-2.wav", "a-3.wav", "v-1.npz", "v-2.npz", "v-3.npz"]
+    assert len({read_audio(f"a-{n}.wav").samples.tobytes() for n in (1, 2, 3)}) == 3
+    assert say("Hello.", "--take", "1", "--quiet", "-o", "b.wav") == 0
+    assert read_audio("b.wav").samples.tobytes() == read_audio("a-2.wav").samples.tobytes()
+
+
+def test_a_retry_of_one_take_is_no_take_of_the_next(
+    say: Any, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert say("Hello.", "--takes", "2", "--retries", "3", "--json", "-o", "a.wav") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [take["take"] for take in told] == [0, 4]
+    assert [take["retries"] for take in told] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--takes", "0"],
+        ["--takes", "101"],
+        ["--take", "-1"],
+        ["--take", "1000000", "--takes", "2"],
+        ["--retries", "11"],
+    ],
+)
+def test_takes_out_of_range_are_refused_before_anything_is_made(
+    say: Any, here: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    assert say("Hello.", *options) == 3
+    assert "error: " in error_of(capsys)
+    assert files(here) == []
+
+
+def test_what_may_be_wrong_is_said(
+    say: Any, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lively = ["--early-stop", "--semantic-temperature", "1.5", "--min-eos-p", "off"]
+    for seed in map(str, range(20)):
+        code = say("Hello the cat.", "-o", "a.wav", "--seed", seed, *lively)
+        shown = capsys.readouterr().out
+        if code == 0 and "segment 1 may be wrong: " in shown:
+            return
+    pytest.fail("nothing went wrong in twenty takes of a random model")
+
+
+def test_words_can_be_kept(say: Any, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert say("Hello.", "-o", "a.wav", "--save-segments", "a.npz") == 0
+    assert "a.npz: its segments" in capsys.readouterr().out
+    again = ["--keep-words", "a.npz", "--json"]
+    assert say("Hello.", "-o", "b.wav", *again) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["words"]["sha256"]
+    assert "semantic" not in told["seconds"]
+    assert read_audio("a.wav").samples.tobytes() == read_audio("b.wav").samples.tobytes()
+    assert say("Hello.", "-o", "c.wav", "--seed", "8", *again) == 0
+    assert read_audio("c.wav").samples.tobytes() != read_audio("b.wav").samples.tobytes()
+    capsys.readouterr()
+    assert say("Hello. It is another text of more segments than one.", *again[:2]) == 3
+    assert "keep the text as it was" in error_of(capsys)
+
+
 def test_the_text_may_come_from_standard_input(
     say: Any, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,8 +343,9 @@ def test_standard_input_that_is_no_text_is_refused(
         ["voices"],
         ["voices", "show"],
         ["models", "install", "pup"],
-        ["convert", "pup"],
-        ["convert", "pup", "there", "--precision", "int8"],
+        ["models", "convert", "pup"],
+        ["models", "convert", "pup", "there", "--precision", "int8"],
+        ["models", "preflight", "--offload", "maybe"],
     ],
 )
 def test_wrong_usage_ends_with_2(
@@ -205,7 +358,7 @@ def test_wrong_usage_ends_with_2(
     assert files(here) == []
 
 
-@pytest.mark.parametrize("command", ["", "say", "voices", "voices list", "models", "convert"])
+@pytest.mark.parametrize("command", ["", "say", "voices", "voices list", "models", "models list"])
 def test_help_is_no_error(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: python -m bark_core {command}".strip())
@@ -230,6 +383,8 @@ def test_help_is_no_error(command: str, capsys: pytest.CaptureFixture[str]) -> N
         (["a", "--seed", "-1"], "seed"),
         (["a", "--seed", str(2**63)], "seed"),
         (["a", "--device", "tpu"], "tpu"),
+        (["a", "--device", "cpu", "--precision", "bfloat16-kv8"], "only CUDA devices can"),
+        (["a", "--streaming", "--retries", "1"], "turn one of them off"),
         (["a", "-o", "a.aac"], ".opus"),
         (["a", "-o", "a"], ".flac"),
         (["a", "--save-voice", "voice.txt"], ".npz"),
@@ -334,40 +489,12 @@ def test_a_saved_voice_can_be_used_and_kept(
     assert say("Hello.", "--save-voice", "mine.npz", "-o", "a.wav", "--quiet") == 0
     voice = load_voice("mine.npz", layout=tiny.TINY_LAYOUT)
     assert say("Hello.", "--voice", "mine.npz", "-o", "b.wav", "--quiet") == 0
-    assert voices("save", "Mine", "mine.npz", "--model", str(tiny_folder), "--quiet") == 0
+    kept = ("import", "mine.npz", "--name", "Mine", "--model", str(tiny_folder), "--quiet")
+    assert voices(*kept) == 0
     assert say("Hello.", "--voice", "Mine", "-o", "c.wav", "--json") == 0
     assert json.loads(capsys.readouterr().out)["voice"] == {"name": "Mine", "sha256": voice.sha256}
     a, b, c = (read_audio(name).samples.tobytes() for name in ("a.wav", "b.wav", "c.wav"))
     assert a != b == c
-
-    assert voices("list", "--source", "yours", "--json") == 0
-    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)] == ["Mine"]
-    assert voices("show", "Mine", "--model", str(tiny_folder), "--json") == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert (shown["layout"], shown["sha256"]) == ("tiny", voice.sha256)
-    assert voices("delete", "Mine") == 0
-    assert capsys.readouterr().out == "deleted 'Mine'\n"
-    assert voices("delete", "Mine") == 3
-    assert "'Mine'" in error_of(capsys)
-
-
-def test_voices_can_be_listed_by_language_and_model(
-    voices: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert voices("list", "--language", "ja", "--model", "small", "--json") == 0
-    entries = json.loads(capsys.readouterr().out)
-    assert len(entries) == 20
-    assert {entry["layout"] for entry in entries} == {"bark"}
-    assert voices("list", "--language", "tlh") == 0
-    assert capsys.readouterr().out == ""
-
-
-def test_a_voice_of_an_unknown_layout_asks_for_its_model(
-    say: Any, voices: Any, here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert say("Hello.", "--save-voice", "mine.npz", "--quiet") == 0
-    assert voices("show", "mine.npz") == 3
-    assert "--model" in error_of(capsys)
 
 
 def test_models_list_names_the_published_ones(
@@ -392,6 +519,36 @@ def test_models_download_needs_the_network_once(
     assert "0 MB freed" in capsys.readouterr().out
 
 
+def test_preflight_tells_of_each_model_and_recommends_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = ["--cache-dir", str(tmp_path / "cache"), "--device", "cpu"]
+    assert main(["models", "preflight", "--json", *cache]) == 0
+    told = json.loads(capsys.readouterr().out)
+    fits = {fit["model"]: fit for fit in told["fits"]}
+    assert {"small", "large"} <= set(fits)
+    assert fits["small"]["needed_bytes"] < fits["large"]["needed_bytes"]
+    assert fits["small"]["disk_needed_bytes"] > 1_680_000_000
+    assert told["recommended"] in fits
+    assert main(["models", "preflight", *cache]) == 0
+    assert "recommended: " in capsys.readouterr().out
+    assert main(["models", "preflight", "large", *cache]) == 0
+    assert "recommended" not in capsys.readouterr().out
+    assert main(["models", "preflight", "large", "--offload", "on", *cache]) == 3
+
+
+def test_models_list_tells_what_was_converted_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = tmp_path / "cache"
+    tiny.save_tiny_transformers_model(tmp_path / "mine")
+    load(tmp_path / "mine", device="cpu", cache_dir=cache)
+    assert main(["models", "list", "--json", "--cache-dir", str(cache)]) == 0
+    told = {model["name"]: model for model in json.loads(capsys.readouterr().out)}
+    assert told["mine"]["installed"] is True
+    assert told["mine"]["layout"] == told["small"]["layout"]
+
+
 def test_a_folder_of_ones_own_is_not_removed(
     tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -403,10 +560,10 @@ def test_a_folder_of_ones_own_is_not_removed(
 def test_convert_makes_a_model_that_speaks(
     say: Any, here: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["convert", str(tiny_folder), "half", "--precision", "float16"]) == 0
+    assert main(["models", "convert", str(tiny_folder), "half", "--precision", "float16"]) == 0
     assert "float16" in capsys.readouterr().out
     assert say("Hello.", "--model", "./half", "-o", "a.wav", "--quiet") == 0
-    assert main(["convert", str(tiny_folder), "half"]) == 5
+    assert main(["models", "convert", str(tiny_folder), "half"]) == 5
     assert "there already" in error_of(capsys)
 
 
