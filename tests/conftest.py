@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,13 @@ from tests import tiny
 if TYPE_CHECKING:
     from bark_core.cascade import Cascade
 
-# tiny models gain nothing from threads, and lose much when the cores are shared
+# Gradio looks for a free port from here on: processes of one run don't race for the same one
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+os.environ.setdefault("GRADIO_SERVER_PORT", str(7860 + 100 * WORKER))
+
+# tiny models gain nothing from threads, and lose much when the cores are shared: twenty times
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of workers
 
 # no deadline: the first example pays for what is loaded lazily, and a busy machine is no bug
 hypothesis.settings.register_profile("law", deadline=None, max_examples=60, derandomize=True)

@@ -1,8 +1,9 @@
-"""The desk between the pages and the engine.
+"""The desk between the pages and the queue.
 
 A page hands in a request and looks at it through snapshots; whether it looks or not, the desk
-follows every job and puts what it made into the history. The model loads behind the desk while
-pages are open already: what is handed in meanwhile runs as soon as it is there.
+follows every job and puts what it made into the history. Models load behind the desk while
+pages are open already: what is handed in meanwhile runs as soon as its model is there. What
+waited when the studio ended is handed in again at the next start, for whoever asked for it.
 """
 
 from __future__ import annotations
@@ -15,33 +16,48 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+import numpy as np
+
 from bark_core import (
+    Audio,
     AudioChunk,
     BarkError,
     Cancelled,
-    Cascade,
-    DownloadProgress,
-    Engine,
     Failed,
     Finished,
+    FrontEnd,
     Generation,
     GenerationError,
     GenerationRequest,
-    Job,
-    ProgressCallback,
+    JobState,
+    LayoutMismatch,
+    Retry,
     Segment,
     StageProgress,
     Stopped,
     write_audio,
 )
-from webui.history import Entry, History, new_id
+from webui.history import Entry, History, new_id, peaks_of
+from webui.hosting import Hosting
+from webui.languages import _
+from webui.models import ModelShelf, ModelState, ModelStatus
 from webui.pace import Bars, Pace
+from webui.queue_store import QueueStore, Row, Standing, request_from_json
+from webui.scheduler import (
+    Abandoned,
+    Interrupted,
+    Place,
+    QueuedJob,
+    Scheduler,
+    abandoned,
+    interrupted,
+)
 
 _log = logging.getLogger(__name__)
 
-MAX_UNFINISHED = 50  # of one person
 NEWS_S = 6.0
 KEEP_S = 600.0  # how long a page that was away still hears how a job ended
+KEEP_CUT_OFF_S = 7 * 86_400.0  # the same of one that was interrupted, or given up
 
 
 class TicketState(StrEnum):
@@ -59,27 +75,58 @@ class TicketState(StrEnum):
         return self in (TicketState.DONE, TicketState.STOPPED, TicketState.FAILED)
 
 
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The sound of a job that still runs, as far as it is finished."""
+
+    path: Path
+    n_pieces: int  # that it is joined of; the next version has another address
+    n_segments: int
+    duration_s: float
+    peaks: tuple[int, ...]
+
+
 class Ticket:
     """One thing asked for, from the click to the history. Its id becomes the entry's."""
 
     def __init__(
-        self, request: GenerationRequest, *, owner: str, browser: str, ticket_id: str
+        self,
+        request: GenerationRequest,
+        *,
+        model: str,
+        owner: str,
+        browser: str,
+        group: str,
+        ticket_id: str = "",
     ) -> None:
-        self.id = ticket_id
+        self.id = ticket_id or new_id()
         self.request = request
+        self.model = model
         self.owner = owner
         self.browser = browser
+        self.group = group
         self.submitted_at = time.time()
         self.over_at: float | None = None
         self.state = TicketState.LOADING
         self.stopping = False
-        self.job: Job | None = None
+        self.job: QueuedJob | None = None
         self.segments: tuple[Segment, ...] = ()
         self.entry: Entry | None = None
         self.error: BarkError | None = None
-        self.live: tuple[Path, float] | None = None  # the sound so far, and its seconds
-        self.n_live = 0
+        self.live: Live | None = None
+        self.heard: list[Audio] = []  # in its order
+        self.retry: Retry | None = None  # of the segment that runs
         self.finished = threading.Event()
+
+    @property
+    def restarted(self) -> bool:
+        """Its worker died, and it is made again."""
+        return self.job is not None and self.job.attempts > 0
+
+    @property
+    def cut_off(self) -> bool:
+        """It ended by nobody's will, and can be asked for again."""
+        return isinstance(self.error, Interrupted | Abandoned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +142,20 @@ class View:
     segment: int
     n_segments: int
     left_s: float | None  # an estimate
-    n_live: int  # segments that can be heard
-    live_s: float
+    live: Live | None
     error: BarkError | None
+    model: str = ""
+    group: str = ""  # tickets that were asked for together have the same
+    seed: int = 0
+    retry: Retry | None = None  # the segment that runs went wrong before
+    wait_s: float | None = None  # an estimate of how long until it begins
+    restarted: bool = False  # its worker died, and it is made again
+    cut_off: bool = False  # it ended by nobody's will, and can be asked for again
 
 
 @dataclass(frozen=True, slots=True)
-class ModelStatus:
-    """What the page's head says of the model."""
+class DeskStatus:
+    """What the page's head says of its model and of the queue."""
 
     name: str
     state: str  # "loading", "ready" or "failed"
@@ -116,77 +169,127 @@ class Desk:
     """Takes requests, follows them, keeps what they made.
 
     Args:
-        load: loads the model and tells of downloads; called once, on a thread of its own.
-        model_name: what to call the model until it is there.
+        models: loads what is needed. The desk is told of it, and is what closes it.
+        store: keeps the queue; one in memory by default.
     """
 
     def __init__(
         self,
-        load: Callable[[ProgressCallback], Cascade],
+        models: ModelShelf,
         *,
         history: History,
-        model_name: str,
+        store: QueueStore | None = None,
+        hosting: Hosting | None = None,
     ) -> None:
         self.history = history
-        self.engine: Engine | None = None
-        self.pace: Pace | None = None
-        self.loaded = threading.Event()  # or failed to
-        self._load = load
-        self._model_name = model_name
-        self._loading_line = "loading the model"
-        self._error: BarkError | None = None
+        self.models = models
+        self._store = store or QueueStore.in_memory()
+        self.scheduler = Scheduler(models, self._store, hosting)
+        self.admit: Callable[[str], None] = lambda owner: None  # raises where there is no room
+        self.on_asked: Callable[[Ticket], None] = lambda ticket: None
         self._lock = threading.RLock()
         self._tickets: dict[str, Ticket] = {}
         self._closing = False
+        models.subscribe(self._settled)
 
     def start(self) -> None:
-        """Begin to load the model."""
-        threading.Thread(target=self._load_model, name="model-loader", daemon=True).start()
+        """Begin to load the default model, and take up what the last start left."""
+        self.models.start()
+        for row in self._store.rows():
+            self._take_up(row)
 
-    def close(self) -> None:
-        """Stop all jobs; what they made so far is in the history when this returns."""
+    def close(self, *, drain_s: float = 0.0) -> None:
+        """End. What was made so far is in the history, what waited on the disk, on return.
+
+        Args:
+            drain_s: what the jobs that run get to end by themselves.
+        """
+        self.scheduler.drain(drain_s)
         with self._lock:
             self._closing = True
             tickets = [ticket for ticket in self._tickets.values() if not ticket.state.over]
         for ticket in tickets:
-            self._stop(ticket)
-        for ticket in tickets:
             ticket.finished.wait(timeout=10.0)
-        if self.engine is not None:
-            self.engine.close()
+        self.scheduler.close()
+        self.models.close()
+
+    @property
+    def closing(self) -> bool:
+        """The studio ends: whoever watches has seen all there is."""
+        return self._closing
+
+    # --- the default model
+
+    @property
+    def pace(self) -> Pace | None:
+        return self.models.pace()
+
+    @property
+    def loaded(self) -> threading.Event:
+        """Set once the default model was loaded, or couldn't be."""
+        return self.models.settled()
 
     # --- what a page asks for
 
-    @property
-    def cascade(self) -> Cascade | None:
-        """The loaded model; None while it loads."""
-        return None if self.engine is None else self.engine.cascade
+    def submit(
+        self,
+        request: GenerationRequest,
+        *,
+        model: str = "",
+        owner: str = "",
+        browser: str = "",
+        group: str = "",
+    ) -> Ticket:
+        """Take a request; a model that is on the disk is loaded for it.
 
-    def submit(self, request: GenerationRequest, *, owner: str = "", browser: str = "") -> Ticket:
-        """Take a request.
+        Args:
+            model: its name on the shelf; "" is the default one.
+            group: the same for what is asked for together.
+        Raises:
+            BarkError: it can't run on this model, or the model isn't here or couldn't be loaded.
+        """
+        self.admit(owner)
+        self._forget_old()
+        status = self.models.status(model)
+        if status.error is not None and not status.loaded:
+            raise status.error
+        ticket = Ticket(request, model=status.name, owner=owner, browser=browser, group=group)
+        front = self.models.front(status.name)
+        if front is not None:
+            ticket.segments = front.plan(request)
+        if not status.loaded:
+            _refuse_foreign_voice(request, status)
+            if status.state is not ModelState.UNLOADING:  # then the queue loads it afterwards
+                self.models.load(status.name)
+        self._hand_in(
+            ticket,
+            lambda: self.scheduler.submit(
+                request,
+                model=status.name,
+                owner=owner,
+                browser=browser,
+                group=group,
+                job_id=ticket.id,
+                texts=[segment.text for segment in ticket.segments],
+            ),
+        )
+        self.on_asked(ticket)
+        return ticket
+
+    def again(self, ticket_id: str, *, owner: str = "") -> Ticket | None:
+        """Ask once more for what was cut off; None: there is no such ticket.
 
         Raises:
-            BarkError: it can't run on this model, or the model couldn't be loaded.
+            BarkError: as `submit`.
         """
-        ticket = Ticket(request, owner=owner, browser=browser, ticket_id=new_id())
-        with self._lock:
-            self._forget_old()
-            if self._closing:
-                raise GenerationError("the studio is closing and takes no more jobs")
-            if self._error is not None:
-                raise self._error
-            unfinished = [
-                t for t in self._tickets.values() if t.owner == owner and not t.state.over
-            ]
-            if len(unfinished) >= MAX_UNFINISHED:
-                raise GenerationError(
-                    f"{len(unfinished)} of your jobs are waiting already, which is the most there "
-                    "can be; wait until some are done, or stop them"
-                )
-            if self.engine is not None:
-                self._hand_over(ticket, self.engine)
-            self._tickets[ticket.id] = ticket
-        return ticket
+        old = self.ticket(ticket_id, owner=owner)
+        if old is None or not old.cut_off:
+            return None
+        new = self.submit(
+            old.request, model=old.model, owner=owner, browser=old.browser, group=old.group
+        )
+        self.dismiss(ticket_id, owner=owner)
+        return new
 
     def stop(self, ticket_id: str, *, owner: str = "") -> bool:
         """Ask a job to end; keeps the segments that are finished. False: nothing to stop."""
@@ -204,89 +307,144 @@ class Desk:
 
     def views(self, *, owner: str = "", browser: str = "") -> list[View]:
         """A browser's unfinished jobs and those that failed lately, the newest first."""
-        return [self._view(ticket) for ticket in reversed(self._of(owner, browser))]
+        tickets = self._of(owner, browser)
+        for ticket in tickets:
+            if ticket.job is not None:
+                self.scheduler.look(ticket.job)
+        return [self._view(ticket) for ticket in reversed(tickets)]
+
+    def queue(self, *, owner: str = "") -> tuple[list[View], int]:
+        """All unfinished jobs: one's own, the oldest first, and how many are of others."""
+        with self._lock:
+            unfinished = [t for t in self._tickets.values() if not t.state.over]
+        own = [self._view(ticket) for ticket in unfinished if ticket.owner == owner]
+        return own, len(unfinished) - len(own)
 
     def dismiss(self, ticket_id: str, *, owner: str = "") -> None:
         """Forget a ticket that is over: its message was read."""
         with self._lock:
             ticket = self.ticket(ticket_id, owner=owner)
-            if ticket is not None and ticket.state.over:
-                del self._tickets[ticket_id]
+            if ticket is None or not ticket.state.over:
+                return
+            del self._tickets[ticket_id]
+        self._store.remove([ticket_id])
+        self._remove_live(ticket)
 
-    def status(self) -> ModelStatus:
-        cascade, error = self.cascade, self._error
-        if cascade is None:
-            state = "loading" if error is None else "failed"
-            with self._lock:
-                n_waiting = sum(not ticket.state.over for ticket in self._tickets.values())
-            name, demonstration = self._model_name, self._model_name == "pup"
-            line = self._loading_line if error is None else "not loaded"
-            return ModelStatus(name, state, line, demonstration, n_waiting, error)
-        kind = cascade.placement.device.type
-        return ModelStatus(
-            name=cascade.identity.name,
-            state="ready",
-            line=f"{'CPU' if kind == 'cpu' else 'GPU'}, ready",
-            demonstration=cascade.config.demonstration,
-            n_waiting=self.engine.n_waiting if self.engine else 0,
-            error=None,
-        )
+    def status(self, model: str = "") -> DeskStatus:
+        """What the page's head says of a model; "" is the default one."""
+        status = self.models.status(model)
+        with self._lock:
+            waiting = (TicketState.LOADING, TicketState.WAITING)
+            n_waiting = sum(ticket.state in waiting for ticket in self._tickets.values())
+        state, line = "loading", _("loading the model")
+        if status.error is not None and not status.loaded:
+            state, line = "failed", _("not loaded")
+        elif status.restarting:
+            line = _("restarting the worker")
+        elif status.loaded:
+            ready = _("CPU, ready") if "cpu" in status.devices else _("GPU, ready")
+            state, line = "ready", ready
+        elif status.transfer is not None:
+            share = status.transfer.done_bytes / max(status.transfer.total_bytes, 1)
+            line = _("getting the model, {percent} %", percent=round(100 * share))
+        elif status.asleep and not status.coming:
+            state, line = "ready", _("asleep until it is needed")
+        elif not status.coming:
+            state, line = "ready", _("not loaded")
+        return DeskStatus(status.name, state, line, status.demonstration, n_waiting, status.error)
 
     # --- behind the desk
 
-    def _load_model(self) -> None:
+    def _settled(self, name: str) -> None:
+        """A model was loaded: what was asked for before can be planned now."""
+        front = self.models.front(name)
+        with self._lock:
+            early = [
+                ticket
+                for ticket in self._tickets.values()
+                if ticket.model == name and ticket.state is TicketState.LOADING
+            ]
+        if front is None or not self.models.status(name).loaded:
+            return  # the scheduler ends them
+        for ticket in early:
+            try:
+                self._plan(ticket, front)
+            except BarkError as problem:
+                self._end(ticket, TicketState.FAILED, error=problem)
+                if ticket.job is not None:
+                    ticket.job.cancel()
+
+    @staticmethod
+    def _plan(ticket: Ticket, front: FrontEnd) -> None:
+        """Its model is there. Raises BarkError: the model can't say it."""
+        ticket.segments = ticket.segments or front.plan(ticket.request)
+        if ticket.job is not None:
+            ticket.job.texts = tuple(segment.text for segment in ticket.segments)
+        if ticket.state is TicketState.LOADING:
+            ticket.state = TicketState.WAITING
+
+    def _hand_in(self, ticket: Ticket, submit: Callable[[], QueuedJob]) -> None:
+        """Put a ticket on the desk, and its job into the queue."""
+        with self._lock:
+            if self._closing:
+                raise GenerationError("the studio is closing and takes no more jobs")
+            self._tickets[ticket.id] = ticket
         try:
-            cascade = self._load(self._loading)
-        except Exception as error:
-            if not isinstance(error, BarkError):
-                _log.exception("loading the model failed")
-            self._model_failed(error)
-            return
-        with self._lock:
-            self.pace = Pace(cascade.config.layout.semantic_rate_hz)
-            self.engine = Engine(cascade)
-            early = [ticket for ticket in self._tickets.values() if not ticket.state.over]
-            for ticket in early:
-                try:
-                    self._hand_over(ticket, self.engine)
-                except BarkError as error:
-                    self._end(ticket, TicketState.FAILED, error=error)
-        self.loaded.set()
-
-    def _loading(self, progress: DownloadProgress) -> None:
-        if self._closing:
-            raise Cancelled("the studio was closed while its model was loading")
-        share = progress.done_bytes / max(progress.total_bytes, 1)
-        doing = {"download": "downloading", "check": "checking", "convert": "converting"}
-        self._loading_line = f"{doing[progress.step]} the model, {share:.0%}"
-
-    def _model_failed(self, error: Exception) -> None:
-        if not isinstance(error, BarkError):
-            error = GenerationError(
-                f"the model couldn't be loaded ({type(error).__name__}); the log has the details"
-            )
-        with self._lock:
-            self._error = error
-            for ticket in self._tickets.values():
-                if not ticket.state.over:
-                    self._end(ticket, TicketState.FAILED, error=error)
-        self.loaded.set()
-
-    def _hand_over(self, ticket: Ticket, engine: Engine) -> None:
-        ticket.segments = engine.cascade.plan(ticket.request)
-        ticket.job = engine.submit(ticket.request)
-        ticket.state = TicketState.WAITING
+            ticket.job = submit()
+            front = self.models.front(ticket.model)
+            if front is not None and self.models.status(ticket.model).loaded:
+                self._plan(ticket, front)
+        except BaseException:
+            with self._lock:
+                del self._tickets[ticket.id]
+            raise
         name = f"follow-{ticket.id[:8]}"
         threading.Thread(target=self._follow, args=(ticket,), name=name, daemon=True).start()
+
+    def _take_up(self, row: Row) -> None:
+        """A job that the last start left: it waits again, or its owner is told why not."""
+        kept = self.history.get(row.id, owner=row.owner)
+        if kept is not None and kept.complete:
+            self._store.remove([row.id])  # it was done, but for this
+            return
+        try:
+            model = self.models.status(row.model).name
+            request = request_from_json(row.request, self.models.layouts())
+        except BarkError as error:
+            _log.warning("a job of the last start is given up: %s", type(error).__name__)
+            self._store.remove([row.id])
+            return
+        ticket = Ticket(
+            request,
+            model=model,
+            owner=row.owner,
+            browser=row.browser,
+            group=row.group,
+            ticket_id=row.id,
+        )
+        ticket.submitted_at = row.submitted_at
+        if row.state is Standing.QUEUED:
+            self._hand_in(ticket, lambda: self.scheduler.restore(row, request))
+            return
+        if row.state is Standing.RUNNING:
+            self._store.mark(row.id, Standing.INTERRUPTED, row.attempts)
+        with self._lock:
+            self._tickets[ticket.id] = ticket
+        why = abandoned() if row.state is Standing.ABANDONED else interrupted()
+        self._end(ticket, TicketState.FAILED, error=why)
 
     def _follow(self, ticket: Ticket) -> None:
         """Live through a job's events; whatever happens, the ticket ends."""
         assert ticket.job is not None
+        job = ticket.job
         try:
-            for event in ticket.job.events():
+            for event in job.events():
                 match event:
                     case StageProgress():
-                        ticket.state = TicketState.RUNNING
+                        if job.state is JobState.RUNNING:
+                            ticket.state = TicketState.RUNNING
+                    case Retry():
+                        ticket.retry = event
                     case AudioChunk():
                         self._hear(ticket, event)
                     case Finished(generation=generation):
@@ -310,18 +468,25 @@ class Desk:
 
     def _hear(self, ticket: Ticket, chunk: AudioChunk) -> None:
         """Make the sound so far audible for the pages."""
-        if self.pace is not None:
-            self.pace.learn(chunk.so_far.segments[-1])
-        if chunk.segment + 1 == chunk.n_segments:
-            return  # the whole of it is in the history in a moment
-        path = self.history.live / f"{ticket.id}-{chunk.segment}.flac"
-        audio = chunk.so_far.audio
+        ticket.heard.append(chunk.audio)
+        if chunk.ends_segment:
+            ticket.retry = None
+            pace = self.models.pace(ticket.model)
+            if pace is not None:
+                pace.learn(chunk.so_far.segments[-1])
+            if chunk.segment + 1 == chunk.n_segments:
+                return  # the whole of it is in the history in a moment
+        n_pieces = len(ticket.heard)
+        path = self.history.live / f"{ticket.id}-{n_pieces}.flac"
+        samples = np.concatenate([audio.samples for audio in ticket.heard])
+        audio = Audio(samples, chunk.audio.sample_rate_hz)
         try:
-            write_audio(path, audio)
+            write_audio(path, audio, chunk.so_far.metadata(), stamp=self.history.stamp)
         except BarkError as error:
             _log.warning("no sound before the end for %s: %s", ticket.id, error)
             return
-        ticket.live, ticket.n_live = (path, audio.duration_s), chunk.segment + 1
+        n_segments = len(chunk.so_far.segments)
+        ticket.live = Live(path, n_pieces, n_segments, audio.duration_s, peaks_of(audio))
 
     def _keep(self, ticket: Ticket, generation: Generation | None) -> None:
         if generation is None or not generation.segments:
@@ -329,23 +494,26 @@ class Desk:
         ticket.entry = self.history.add(
             generation,
             owner=ticket.owner,
+            group=ticket.group,
             entry_id=ticket.id,
             created_at=ticket.submitted_at,
         )
 
     def _stop(self, ticket: Ticket) -> bool:
         with self._lock:
-            if ticket.state.over:
+            if ticket.state.over or ticket.job is None:
                 return False
             ticket.stopping = True
-            if ticket.job is None:
-                self._end(ticket, TicketState.STOPPED)
-            else:
-                ticket.job.cancel()
+        ticket.job.cancel()
         return True
 
     def _end(self, ticket: Ticket, state: TicketState, error: BarkError | None = None) -> None:
+        job = ticket.job
+        if job is not None and not job.kept_for_later:
+            self.scheduler.settle(job)  # what it made is in the history by now
         with self._lock:
+            if ticket.state.over:
+                return
             ticket.error = None if isinstance(error, Cancelled) else error
             ticket.state, ticket.over_at = state, time.time()
         ticket.finished.set()
@@ -371,39 +539,71 @@ class Desk:
 
     def _forget_old(self) -> None:
         now = time.time()
-        for ticket in list(self._tickets.values()):
-            if ticket.over_at is not None and now - ticket.over_at > KEEP_S:
+        with self._lock:
+            old = [
+                ticket
+                for ticket in self._tickets.values()
+                if ticket.over_at is not None
+                and now - ticket.over_at > (KEEP_CUT_OFF_S if ticket.cut_off else KEEP_S)
+            ]
+            for ticket in old:
                 del self._tickets[ticket.id]
-                for path in self.history.live.glob(f"{ticket.id}-*.flac"):
-                    path.unlink(missing_ok=True)
+        self._store.remove(ticket.id for ticket in old if ticket.cut_off)
+        for ticket in old:
+            self._remove_live(ticket)
+
+    def _remove_live(self, ticket: Ticket) -> None:
+        """What could be heard of a job before its end."""
+        for path in self.history.live.glob(f"{ticket.id}-*.flac"):
+            path.unlink(missing_ok=True)
 
     def _view(self, ticket: Ticket) -> View:
         job, texts = ticket.job, [segment.text for segment in ticket.segments]
         progress = job.progress if job is not None and not ticket.state.over else None
-        position = None
-        if job is not None and ticket.state is TicketState.WAITING and self.engine is not None:
-            position = self.engine.position(job)
-        live_s = ticket.live[1] if ticket.live else 0.0
-        bars, left_s = self._estimates(progress, texts)
+        place: Place | None = None
+        if job is not None and not ticket.state.over:
+            place = self.scheduler.place(job)
+        state = ticket.state
+        if state is TicketState.RUNNING and place is not None:
+            state, progress = TicketState.WAITING, None  # its worker died: it waits again
+        bars, left_s = _estimates(self.models.pace(ticket.model), progress, texts)
         return View(
             id=ticket.id,
             text=ticket.request.text,
-            state=ticket.state,
+            state=state,
             stopping=ticket.stopping,
-            position=position,
+            position=place.n_before if place and state is TicketState.WAITING else None,
             bars=bars,
             segment=progress.segment if progress else 0,
             n_segments=len(texts),
             left_s=left_s,
-            n_live=ticket.n_live,
-            live_s=live_s,
+            live=ticket.live,
             error=ticket.error,
+            model=ticket.model,
+            group=ticket.group,
+            seed=ticket.request.seed,
+            retry=ticket.retry if not ticket.state.over else None,
+            wait_s=place.wait_s if place else None,
+            restarted=ticket.restarted and not ticket.state.over,
+            cut_off=ticket.cut_off,
         )
 
-    def _estimates(
-        self, progress: StageProgress | None, texts: Sequence[str]
-    ) -> tuple[Bars | None, float | None]:
-        if progress is None or self.pace is None:
-            return None, None
-        bars = self.pace.bars(progress, texts[progress.segment])
-        return bars, self.pace.left_s(progress, texts)
+
+def _refuse_foreign_voice(request: GenerationRequest, model: ModelStatus) -> None:
+    """Before minutes are spent on loading; a loaded model sees to it itself."""
+    voice = request.voice
+    if voice is None or not model.layout_name or voice.layout.name == model.layout_name:
+        return
+    raise LayoutMismatch(
+        f"the voice {voice.name or 'given'!r} belongs to models of the layout "
+        f"{voice.layout.name!r}, but {model.name!r} has {model.layout_name!r}; choose a voice of "
+        "this model, or the model that the voice was made with"
+    )
+
+
+def _estimates(
+    pace: Pace | None, progress: StageProgress | None, texts: Sequence[str]
+) -> tuple[Bars | None, float | None]:
+    if progress is None or pace is None or progress.segment >= len(texts):
+        return None, None
+    return pace.bars(progress, texts[progress.segment]), pace.left_s(progress, texts)

@@ -29,6 +29,7 @@ class Pace:
         self._lock = threading.Lock()
         self._seconds: dict[str, float] = {}  # computing per second of sound
         self._stretch = 1.0  # how much longer than estimated it speaks
+        self._learnt = 0  # segments
 
     def learn(self, segment: SegmentResult) -> None:
         duration_s = segment.audio.duration_s
@@ -37,7 +38,10 @@ class Pace:
         with self._lock:
             for stage, seconds in segment.seconds.items():
                 new = seconds / duration_s
-                self._seconds[stage] = _blend(self._seconds.get(stage, new), new)
+                # the first one had everything to warm up: the second tells more than both
+                old = self._seconds.get(stage, new) if self._learnt > 1 else new
+                self._seconds[stage] = _blend(old, new)
+            self._learnt += 1
             expected = estimate_duration_s(segment.text)
             if segment.ended and expected > 0:
                 self._stretch = _blend(self._stretch, duration_s / expected)
@@ -54,6 +58,11 @@ class Pace:
         if not per_second:
             return None
         return per_second * sum(self.duration_s(text) for text in texts)
+
+    def computing_per_s(self) -> float | None:
+        """Seconds of computing for a second of sound; None before the first is made."""
+        with self._lock:
+            return sum(self._seconds.values()) or None
 
     def bars(self, progress: StageProgress, text: str) -> Bars:
         """Where a segment stands."""

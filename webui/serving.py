@@ -3,130 +3,79 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import os
 import signal
-import tempfile
 import threading
-import time
 import webbrowser
-from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from bark_core import StorageError
-from webui.history import is_id
+from webui.answers import nothing, signed_in, sound
+from webui.audience import audience_routes
+from webui.calls import OwnThingsOnly, file_route
+from webui.environment import prepared_environment
+from webui.headers import SafeHeaders
+from webui.health import Health
+from webui.languages import InLanguage
+from webui.limits import BodyLimits, KnownRoutesOnly
+from webui.reach import OwnSitesOnly, Reach
+from webui.routes_history import history_routes
+from webui.routes_script import script_routes
+from webui.routes_voices import voices_routes
 from webui.settings import StudioSettings
+from webui.signin import SignedInOnly, sign_in_routes
 from webui.studio import Studio
-from webui.theme import ICON, page_css, page_head, studio_theme
+from webui.theme import ICON, page_css, page_head, page_heads, studio_theme
 
-MAX_TRIES_A_MINUTE = 10
+__all__ = ["open_page", "prepared_environment", "serve"]
 
-
-class PasswordGate:
-    """Asks for the studio's password; at most ten wrong tries a minute, by all together.
-
-    Any name is let in with it: the name says whose history is shown, and protects nothing.
-    """
-
-    def __init__(self, password: str) -> None:
-        self._password = password.encode()
-        self._failures: deque[float] = deque()
-        self._lock = threading.Lock()
-
-    def __call__(self, name: str, password: str) -> bool:
-        with self._lock:
-            now = time.monotonic()
-            while self._failures and now - self._failures[0] > 60:
-                self._failures.popleft()
-            if len(self._failures) >= MAX_TRIES_A_MINUTE:
-                return False
-            right = hmac.compare_digest(password.encode(), self._password)
-            if not right:
-                self._failures.append(now)
-            return right and 0 < len(name) <= 100
+# in Gradio's queue: a page holds two for as long as it is open, and nothing runs without one
+PLACES = 1000
 
 
 def sound_routes(studio: Studio) -> list[Route]:
-    """Sounds, to those who made them: kept ones, and those of jobs that still run."""
-
-    def kept(request: Request) -> Response:
-        entry_id, owner = request.path_params["entry_id"], _signed_in(request)
-        if owner is None or not is_id(entry_id):
-            return _nothing()
-        if studio.history.get(entry_id, owner=owner) is None:
-            return _nothing()
-        return _sound(studio.history.sound_path(entry_id))
+    """The sounds of jobs that still run, to those who asked for them."""
 
     def live(request: Request) -> Response:
-        ticket_id, owner = request.path_params["ticket_id"], _signed_in(request)
+        ticket_id, owner = request.path_params["ticket_id"], signed_in(request)
         if owner is None or studio.desk.ticket(ticket_id, owner=owner) is None:
-            return _nothing()
-        return _sound(studio.history.live / f"{ticket_id}-{request.path_params['n']}.flac")
+            return nothing()
+        return sound(studio.history.live / f"{ticket_id}-{request.path_params['n']}.flac")
 
+    return [Route("/studio/live/{ticket_id:str}/{n:int}.flac", live, methods=["GET", "HEAD"])]
+
+
+def middleware(demo: gr.Blocks, studio: Studio, reach: Reach) -> list[Middleware]:
+    """What every request passes on its way in, the first one first."""
     return [
-        Route("/studio/sound/{entry_id:str}.flac", kept, methods=["GET", "HEAD"]),
-        Route("/studio/live/{ticket_id:str}/{n:int}.flac", live, methods=["GET", "HEAD"]),
+        Middleware(Health, studio=studio),
+        Middleware(SafeHeaders, heads=page_heads()),
+        Middleware(OwnSitesOnly, reach=reach, proxied=studio.settings.proxied),
+        Middleware(KnownRoutesOnly),
+        Middleware(BodyLimits),
+        Middleware(SignedInOnly, studio=studio),
+        Middleware(OwnThingsOnly, demo=demo, belongings=studio.belongings, callers=studio.callers),
+        Middleware(InLanguage),
     ]
 
 
-def _sound(path: Path) -> Response:
-    if not path.is_file():
-        return _nothing()
-    headers = {"cache-control": "private, max-age=3600", "x-content-type-options": "nosniff"}
-    return FileResponse(path, media_type="audio/flac", headers=headers)
-
-
-def _nothing() -> Response:
-    return PlainTextResponse("There is no such sound.", status_code=404)
-
-
-def _signed_in(request: Request) -> str | None:
-    """The name of who asks, "" where nobody has to sign in, None for a stranger."""
-    app = request.app
-    if app.auth is None:
-        return ""
-    for kind in ("access-token", "access-token-unsecure"):
-        name = app.tokens.get(request.cookies.get(f"{kind}-{app.cookie_id}"))
-        if name is not None:
-            return str(name)
-    return None
-
-
-@contextlib.contextmanager
-def prepared_environment() -> Iterator[None]:
-    """What Gradio reads from the environment: no analytics, no proxy for itself, own temporaries.
-
-    Uploads and copies for programs lie in a folder that only this user can read and that goes
-    with the process.
-    """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    for name in ("NO_PROXY", "no_proxy"):
-        hosts = [host for host in os.environ.get(name, "").split(",") if host]
-        own = [host for host in ("localhost", "127.0.0.1", "::1") if host not in hosts]
-        os.environ[name] = ",".join([*hosts, *own])
-    os.umask(0o077)
-    with tempfile.TemporaryDirectory(prefix="bark-studio-", ignore_cleanup_errors=True) as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        yield
-
-
-def launch_arguments(studio: Studio) -> dict[str, Any]:
+def launch_arguments(demo: gr.Blocks, studio: Studio, reach: Reach) -> dict[str, Any]:
     """For `Blocks.launch`."""
     settings = studio.settings
     return {
         "server_name": settings.host,
         "server_port": settings.port,
         "share": settings.share,
-        "auth": PasswordGate(settings.password) if settings.password else None,
-        "auth_message": "Any name, and the password of this studio.",
+        "root_path": settings.public_url,
+        "auth_dependency": signed_in,
         "prevent_thread_lock": True,
         "quiet": True,
         "show_error": False,
@@ -140,9 +89,22 @@ def launch_arguments(studio: Studio) -> dict[str, Any]:
         "ssr_mode": False,
         "pwa": False,
         "mcp_server": False,
+        "state_session_capacity": 2_000,
+        "max_threads": PLACES,
         "blocked_paths": [str(settings.data_folder)],
         "max_file_size": "10mb",
-        "app_kwargs": {"routes": sound_routes(studio)},
+        "app_kwargs": {
+            "routes": [
+                *sign_in_routes(studio),
+                file_route(studio.belongings),
+                *audience_routes(studio.audience),
+                *sound_routes(studio),
+                *history_routes(studio),
+                *script_routes(studio),
+                *voices_routes(studio),
+            ],
+            "middleware": middleware(demo, studio, reach),
+        },
     }
 
 
@@ -153,38 +115,61 @@ def open_page(demo: gr.Blocks, studio: Studio) -> str:
         StorageError: the port is taken.
     """
     demo.queue(api_open=False, default_concurrency_limit=8)
+    settings, reach = studio.settings, studio.settings.reach
+    # whose word on a caller's address the server takes
+    os.environ["FORWARDED_ALLOW_IPS"] = ",".join(settings.proxies) if settings.proxied else ""
     try:
-        _, address, public = demo.launch(**launch_arguments(studio))
+        _, address, public = demo.launch(**launch_arguments(demo, studio, reach))
     except OSError as error:
-        port = studio.settings.port
+        port = settings.port
         where = f"port {port}" if port else "any port from 7860 to 7959"
         raise StorageError(
-            f"the page can't be opened on {where} of {studio.settings.host}: it is taken, or not "
+            f"the page can't be opened on {where} of {settings.host}: it is taken, or not "
             "allowed; close what uses it, or choose another with --port"
         ) from error
-    if studio.settings.share and not public:
+    if public:
+        reach.add(urlsplit(public).hostname or "")
+    elif settings.share:
         print("There is no public link: gradio.live can't be reached from here.", flush=True)
-    return public or address
+    return settings.public_url or public or address
 
 
 def serve(demo: gr.Blocks, studio: Studio) -> None:
     """Serve the page until somebody ends the program."""
-    address = open_page(demo, studio)
-    print(f"Bark Studio is at {address}  (Ctrl+C ends it)", flush=True)
-    if _wants_browser(studio.settings):
-        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+    with _told_to_end() as ended:
+        try:
+            address = open_page(demo, studio)
+        except BaseException:
+            studio.close()  # or what loads meanwhile would end with a crash
+            raise
+        print(f"Bark Studio is at {address}  (Ctrl+C ends it)", flush=True)
+        if _wants_browser(studio.settings):
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        drain_s = 0.0  # somebody at the keyboard wants the end now
+        with contextlib.suppress(KeyboardInterrupt):
+            while not ended.wait(timeout=1.0):
+                pass
+            drain_s = studio.settings.hosting.drain_s
+    # told once more, it ends at once
+    running = f"gets {drain_s:.0f} s" if drain_s else "is stopped and kept"
+    print(
+        f"Closing: nothing new is begun, what runs {running}, what waits runs after the next "
+        "start.",
+        flush=True,
+    )
+    studio.close(drain_s=drain_s)
+    demo.close(verbose=False)
+
+
+@contextlib.contextmanager
+def _told_to_end() -> Iterator[threading.Event]:
+    """Set once a service manager (SIGTERM) wants the program to end."""
     ended = threading.Event()
     previous = signal.signal(signal.SIGTERM, lambda *_: ended.set())
     try:
-        while not ended.wait(timeout=1.0):
-            pass
-    except KeyboardInterrupt:
-        pass
+        yield ended
     finally:
         signal.signal(signal.SIGTERM, previous)
-        print("Closing; what is running is stopped and kept.", flush=True)
-        studio.close()
-        demo.close(verbose=False)
 
 
 def _wants_browser(settings: StudioSettings) -> bool:

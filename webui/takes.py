@@ -1,84 +1,63 @@
-"""How results look: pure functions from what there is to HTML. studio.js brings it to life.
-
-Everything that a person typed is escaped here, and nowhere else does the page make HTML.
-"""
+"""How jobs and results look: pure functions from what there is to HTML."""
 
 from __future__ import annotations
 
-import datetime
-import html
+import itertools
 import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
+from bark_core import Problem
 from webui.history import Entry
-from webui.jobs import ModelStatus, TicketState, View
-from webui.words import DEMONSTRATION, EXAMPLES, Notice, about, count, explain, quote, seconds
-
-VoiceLabel = Callable[[str | None], str]
-
-_PLAY = '<svg viewBox="0 0 16 16" aria-hidden="true"><path class="if-paused" d="M4 2.5v11l9-5.5z"/>'
-_PLAY += '<path class="if-playing" d="M4 2.5h3v11H4zM9 2.5h3v11H9z"/></svg>'
-_MARK = (
-    '<svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><path d="M5 13v6M10 9v14M16 4v24'
-    'M22 10v12M27 14v4" stroke="currentColor" stroke-width="3" stroke-linecap="round"/></svg>'
+from webui.html import (
+    VoiceLabel,
+    about_take,
+    button,
+    download,
+    escaped,
+    menu,
+    notice,
+    player,
+    sound_url,
+    toggle,
 )
+from webui.jobs import TicketState, View
+from webui.languages import N_, _, count
+from webui.words import about, explain, quote
 
-
-def escaped(text: object) -> str:
-    """Text that is safe within HTML, attributes too."""
-    return html.escape(str(text), quote=True)
-
-
-# --- the head of the page
-
-
-def masthead(status: ModelStatus) -> str:
-    """Name, model, device, readiness, queue, and an honest label where it is a demonstration."""
-    waiting = "nobody waiting"
-    if status.n_waiting:
-        waiting = f"{status.n_waiting} waiting"
-    note = ""
-    if status.error is not None:
-        note = notice(explain(status.error))
-    elif status.demonstration:
-        command = "<code>python app.py --model small</code>"
-        note = f'<p class="honest">{escaped(DEMONSTRATION).replace("{command}", command)}</p>'
-    return (
-        f'<header class="masthead"><h1>{_MARK}Bark Studio</h1>'
-        f'<p class="status {status.state}" role="status"><span class="dot"></span>'
-        f"<b>{escaped(status.name)}</b><span>{escaped(status.line)}</span>"
-        f'<span class="queue">{waiting}</span></p></header>{note}'
-    )
-
-
-def notice(message: Notice, *, dismiss: str | None = None) -> str:
-    """What happened, why, what to do."""
-    button = ""
-    if dismiss is not None:
-        button = _button("dismiss", dismiss, "Dismiss", quiet=True)
-    return (
-        f'<div class="notice" role="alert"><p class="what">{escaped(message.what)}</p>'
-        f"<p>{escaped(message.why)} {escaped(message.do)}</p>{button}</div>"
-    )
-
-
-def remark(text: str) -> str:
-    """Something worth knowing that isn't an error."""
-    return f'<p class="remark" role="status">{escaped(text)}</p>'
+FORMATS = (
+    ("flac", N_("FLAC, lossless")),
+    ("wav", N_("WAV, for every program")),
+    ("mp3", N_("MP3, small")),
+    ("opus", N_("Ogg Opus, smallest")),
+)
+PROBLEMS = {
+    Problem.NO_END: N_("ran on without an end"),
+    Problem.SILENT: N_("was almost silent"),
+    Problem.TOO_SHORT: N_("was too short for its words"),
+    Problem.TOO_LONG: N_("was too long for its words"),
+    Problem.EMPTY: N_("was empty"),
+}
 
 
 # --- what runs
 
 
 def running(views: Sequence[View]) -> str:
-    """A card for each job that isn't over, or has something to tell."""
-    return "".join(map(_running_card, views))
+    """A card for each job that isn't over, or has something to tell; one for a whole group."""
+    cards = []
+    for group, members in itertools.groupby(views, key=lambda view: view.group):
+        several = list(members)
+        cards.append(_running_group(several) if group else "".join(map(_running_card, several)))
+    return "".join(cards)
 
 
-def pulse(views: Sequence[View]) -> str:
-    """What changes many times a second, as JSON for studio.js: bars and a line for each job."""
-    state = {
+def pulse(views: Sequence[View], **told: object) -> str:
+    """What changes many times a second, as JSON for player.js: bars and a line for each job.
+
+    Args:
+        told: what else it needs to know.
+    """
+    jobs = {
         view.id: {
             "bars": [view.bars.words, view.bars.sound, view.bars.detail]
             if view.bars
@@ -88,250 +67,236 @@ def pulse(views: Sequence[View]) -> str:
         for view in views
         if not view.state.over
     }
-    return json.dumps(state)
+    return json.dumps({"jobs": jobs, **told})
 
 
-def _running_card(view: View) -> str:
+def _running_group(views: Sequence[View]) -> str:
+    """The unfinished and the failed ones of a group, in the order of their seeds."""
+    text = views[0].text
+    members = "".join(
+        _running_card(view, heading=escaped(_("seed {n}", n=view.seed)))
+        for view in sorted(views, key=lambda view: view.seed)
+    )
+    going = [view for view in views if not view.state.over]
+    said = _("{n} of them to go", n=len(going)) if going else ""
+    return (
+        f'<section class="group" aria-label="{escaped(quote(text, 40))}">'
+        f'<header><h3 class="words">{escaped(quote(text, 160))}</h3>'
+        f'<p class="about" role="status">{escaped(said)}</p></header>'
+        f'<div class="side">{members}</div></section>'
+    )
+
+
+def _running_card(view: View, heading: str = "") -> str:
     title = f'<h3 class="words">{escaped(quote(view.text, 160))}</h3>'
+    if heading:
+        title = f'<h4 class="about">{heading}</h4>'
     if view.error is not None:
         message = notice(explain(view.error), dismiss=view.id)
-        return f'<article class="take failed">{title}{message}</article>'
+        again = ""
+        if view.cut_off:
+            again = button("once-more", view.id, _("Make it again"), about=quote(view.text, 40))
+        return f'<article class="take failed">{title}{message}{again}</article>'
     if view.state is TicketState.STOPPED:
-        nothing = "Stopped before its first segment was finished, so there is nothing to keep."
-        return f'<article class="take stopped">{title}<p class="about">{nothing}</p></article>'
-    bars = "".join(
-        f'<div class="bar"><span id="{name}-{view.id}">{name}</span>'
-        f'<div role="progressbar" aria-labelledby="{name}-{view.id}" aria-valuemin="0" '
-        f'aria-valuemax="100" aria-valuenow="0"><i></i></div></div>'
-        for name in ("words", "sound", "detail")
-    )
-    player = ""
-    if view.n_live:
-        url = f"studio/live/{view.id}/{view.n_live - 1}.flac"
-        player = _player(view.id, url, view.live_s, (), quote(view.text, 40))
-    stop = '<span class="about">stopping …</span>'
+        nothing = _("Stopped before its first segment was finished, so there is nothing to keep.")
+        return (
+            f'<article class="take stopped">{title}<p class="about">{escaped(nothing)}</p>'
+            "</article>"
+        )
+    heard = ""
+    if view.live is not None:
+        url = f"studio/live/{view.id}/{view.live.n_pieces}.flac"
+        heard = player(url, view.live.duration_s, view.live.peaks, quote(view.text, 40))
+    stop = f'<span class="about">{escaped(_("stopping …"))}</span>'
     if not view.stopping:
-        stop = _button("stop", view.id, "Stop", about=f"making {quote(view.text, 40)}")
+        stop = button("stop", view.id, _("Stop"), about=quote(view.text, 40))
     return (
         f'<article class="take running" data-take="{view.id}" data-live>{title}'
-        f'<div class="bars">{bars}</div>{player}'
+        f'<div class="bars">{_bars(view)}</div>{heard}'
         f'<footer><span class="line">{escaped(_line(view))}</span>{stop}</footer></article>'
+    )
+
+
+def _bars(view: View) -> str:
+    stages = {"words": _("words"), "sound": _("sound"), "detail": _("detail")}
+    return "".join(
+        f'<div class="bar"><span id="{key}-{view.id}">{escaped(name)}</span>'
+        f'<div role="progressbar" aria-labelledby="{key}-{view.id}" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="0"><i></i></div></div>'
+        for key, name in stages.items()
     )
 
 
 def _line(view: View) -> str:
     match view.state:
         case TicketState.LOADING:
-            return "waiting for the model, which is loading"
+            return _("waiting for the model, which is loading")
         case TicketState.WAITING:
-            ahead = view.position or 0
-            return f"waiting, {count(ahead, 'job goes', 'jobs go')} first" if ahead else "starting"
+            return _waiting_line(view)
     parts = []
+    if view.restarted:
+        parts.append(_("made again, as the worker was restarted"))
     if view.n_segments > 1:
-        parts.append(f"segment {view.segment + 1} of {view.n_segments}")
+        parts.append(_("segment {n} of {total}", n=view.segment + 1, total=view.n_segments))
+    if view.retry is not None:
+        parts.append(
+            _(
+                "take {n}: the one before {problem}",
+                n=view.retry.take + 1,
+                problem=_problem(view.retry.problems),
+            )
+        )
     if view.left_s is None:
-        parts.append("no estimate yet: this is the first one")
+        parts.append(_("no estimate yet: this is the first one"))
     else:
-        parts.append(f"{about(view.left_s)} left")
+        parts.append(_("{time} left", time=about(view.left_s)))
     return ", ".join(parts)
+
+
+def _waiting_line(view: View) -> str:
+    """Its place in the queue, and about how long."""
+    if view.restarted:
+        return _("the worker was restarted, your job runs again")
+    ahead = view.position or 0
+    if not ahead:
+        return _("starting")
+    line = count(ahead, "waiting, {n} job goes first", "waiting, {n} jobs go first")
+    if view.wait_s is not None and view.wait_s >= 1:
+        line += ", " + _("{time} until it begins", time=about(view.wait_s))
+    return line
 
 
 # --- what was made
 
 
-def results(entries: Sequence[Entry], label: VoiceLabel, *, running: bool, older: bool) -> str:
-    """The newest takes, the newest first."""
+def results(
+    entries: Sequence[Entry],
+    label: VoiceLabel,
+    *,
+    running: bool,
+    older: bool,
+    examples: Sequence[str] = (),
+) -> str:
+    """The newest takes, the newest first; those of one group side by side."""
     if entries:
-        cards = "".join(take(entry, label) for entry in entries)
-        return cards + ('<p class="older">Older ones are in History.</p>' if older else "")
+        cards = []
+        for group, members in itertools.groupby(entries, key=lambda entry: entry.group):
+            several = list(members)
+            if group and len(several) > 1:
+                cards.append(_group(several, label))
+            else:
+                cards += [take(entry, label) for entry in several]
+        last = ""
+        if older:
+            last = f'<p class="older">{escaped(_("Older ones are in History."))}</p>'
+        return "".join(cards) + last
     if running:
         return ""
-    buttons = "".join(
-        f"<li>{_button('example', str(number), text)}</li>" for number, text in enumerate(EXAMPLES)
+    rows = "".join(
+        f"<li>{button('example', str(number), text)}</li>" for number, text in enumerate(examples)
     )
-    return (
-        '<div class="empty"><p>Nothing made yet. Type something on the left and press '
-        f"Generate, or begin with one of these:</p><ul>{buttons}</ul></div>"
-    )
+    said = _("Nothing made yet. Type something and press Generate, or begin with one of these:")
+    return f'<div class="empty"><p>{escaped(said)}</p><ul>{rows}</ul></div>'
 
 
 def take(entry: Entry, label: VoiceLabel) -> str:
     """One result: words, player, what it was made with, what to do with it."""
     title = quote(entry.text, 40)
     return (
-        f'<article class="take" data-take="{entry.id}">'
+        f'<article class="take" data-take="{entry.id}" data-title="{escaped(title)}">'
         f'<h3 class="words">{escaped(quote(entry.text, 160))}</h3>'
-        f"{_player(entry.id, _sound_url(entry), entry.duration_s, entry.peaks, title)}"
-        f'<footer><span class="about">{_about(entry, label)}</span>'
-        f"{_button('again', entry.id, 'Use these settings', about=title)}"
-        f"{_download(entry, title)}</footer></article>"
+        f"{player(sound_url(entry), entry.duration_s, entry.peaks, title)}"
+        f'{_remark(entry)}<footer><span class="about">{about_take(entry, label)}</span>'
+        f"{_actions(entry, title, small=False)}</footer></article>"
     )
 
 
-def _about(entry: Entry, label: VoiceLabel) -> str:
-    parts = [escaped(label(entry.voice_name)), f"seed <code>{entry.seed}</code>"]
-    if not entry.complete:
-        parts.insert(0, "<b>stopped early</b>")
-    return ", ".join(parts)
-
-
-def _player(take_id: str, url: str, duration_s: float, peaks: Sequence[int], title: str) -> str:
-    name = escaped(title)
-    return (
-        f'<div class="player" data-src="{escaped(url)}" data-seconds="{duration_s:.3f}">'
-        f'<button type="button" class="play" aria-label="Play: {name}">{_PLAY}</button>'
-        f'<div class="wave">{_wave(peaks)}<input type="range" min="0" max="{duration_s:.2f}" '
-        f'step="0.05" value="0" aria-label="Place in: {name}"></div>'
-        f'<span class="clock">{_clock(duration_s)}</span></div>'
-    )
-
-
-def _wave(peaks: Sequence[int]) -> str:
-    """Bars about a middle line, drawn twice: the second, in the accent, as far as it played."""
-    heights = [max(4, peak) for peak in peaks] or [8] * 72
-    path = "".join(f"M{x * 4 + 2} {50 - h / 2:g}v{h}" for x, h in enumerate(heights))
-    picture = (
-        f'<svg viewBox="0 0 {4 * len(heights)} 100" preserveAspectRatio="none" '
-        f'aria-hidden="true"><path d="{path}" stroke-width="2.2" stroke="currentColor" '
-        'stroke-linecap="round" fill="none"/></svg>'
-    )
-    return f'<div class="whole">{picture}</div><div class="played">{picture}</div>'
-
-
-def _clock(duration_s: float) -> str:
-    return f"{int(duration_s // 60)}:{duration_s % 60:04.1f}"
-
-
-def _sound_url(entry: Entry) -> str:
-    # relative, so that it works behind a proxy that serves the studio under a path
-    return f"studio/sound/{entry.id}.flac"
-
-
-def _download(entry: Entry, title: str) -> str:
-    name = re.sub(r"\W+", "-", quote(entry.text, 40).lower()).strip("-_") or "sound"
-    return (
-        f'<a class="quiet" href="{_sound_url(entry)}" download="{escaped(name)}.flac" '
-        f'aria-label="Download: {escaped(title)}">Download</a>'
-    )
-
-
-def _button(action: str, target: str, text: str, *, about: str = "", quiet: bool = True) -> str:
-    more = f' aria-label="{escaped(f"{text}: {about}")}"' if about else ""
-    kind = "quiet" if quiet else "plain"
-    return (
-        f'<button type="button" class="{kind}" data-action="{action}" '
-        f'data-target="{escaped(target)}"{more}>{escaped(text)}</button>'
-    )
-
-
-# --- history
-
-
-def history_list(
-    entries: Sequence[Entry], label: VoiceLabel, *, chosen: str | None, total: int, words: str
-) -> str:
-    """Rows to choose from, the newest first."""
-    if not entries and words:
-        return (
-            f'<div class="empty"><p>Nothing made here has “{escaped(words)}” in its words, '
-            f"voice, model or seed.</p>{_button('clear', '', 'Show everything')}</div>"
+def _group(entries: Sequence[Entry], label: VoiceLabel) -> str:
+    """Variations of the same words, side by side in the order of their seeds."""
+    text = entries[0].text
+    members = []
+    for entry in sorted(entries, key=lambda entry: entry.seed):
+        title = _("{words}, seed {n}", words=quote(text, 40), n=entry.seed)
+        members.append(
+            f'<article class="take" data-take="{entry.id}" data-title="{escaped(title)}">'
+            f"{player(sound_url(entry), entry.duration_s, entry.peaks, title)}"
+            f'{_remark(entry)}<footer><span class="about">{about_take(entry, label)}</span>'
+            f"{_actions(entry, title, small=True)}</footer></article>"
         )
-    if not entries:
-        return (
-            '<div class="empty"><p>What you make is kept here, over restarts too. '
-            f"Nothing is here yet.</p>{_button('example', '0', 'Make the first one')}</div>"
-        )
-    rows = "".join(_row(entry, label, chosen=entry.id == chosen) for entry in entries)
-    more = ""
-    if total > len(entries):
-        more = _button("more", "", f"Show more of {count(total, 'take', 'takes')}")
-    shown = count(total, "take", "takes") + (f" with “{escaped(words)}”" if words else "")
-    return f'<p class="about total">{shown}</p><ul class="rows">{rows}</ul>{more}'
-
-
-def _row(entry: Entry, label: VoiceLabel, *, chosen: bool) -> str:
-    current = ' aria-current="true"' if chosen else ""
     return (
-        f'<li><button type="button" class="row" data-action="choose" data-target="{entry.id}"'
-        f'{current}><span class="words">{escaped(quote(entry.text, 110))}</span>'
-        f'<span class="about">{escaped(label(entry.voice_name))}, {seconds(entry.duration_s)}'
-        f"{'' if entry.complete else ', stopped early'}, {_time(entry.created_at)}</span>"
-        "</button></li>"
+        f'<section class="group" aria-label="{escaped(quote(text, 40))}">'
+        f'<header><h3 class="words">{escaped(quote(text, 160))}</h3>'
+        f'<button type="button" class="quiet" data-compare-all>{escaped(_("Compare them"))}'
+        f'</button></header><div class="side">{"".join(members)}</div></section>'
     )
 
 
-def history_details(entry: Entry | None, label: VoiceLabel) -> str:
-    """Everything about one take."""
-    if entry is None:
-        return (
-            '<div class="empty"><p>Choose a take to hear it and to see how it was made.</p></div>'
-        )
-    title = quote(entry.text, 40)
-    facts = "".join(
-        f"<dt>{escaped(name)}</dt><dd>{value}</dd>" for name, value in _facts(entry, label)
+def _actions(entry: Entry, title: str, *, small: bool) -> str:
+    """A few in sight, the rest in menus."""
+    star = toggle(
+        "favourite", entry.id, _("Favourite"), pressed=entry.favourite, symbol="star", about=title
     )
+    formats = [download(entry, title, suffix, _(name)) for suffix, name in FORMATS]
+    compare = (
+        f'<button type="button" class="quiet" data-compare="{entry.id}" aria-pressed="false">'
+        f"{escaped(_('Compare'))}</button>"
+    )
+    reseed = button("reseed", entry.id, _("Same words, new seed"), about=title)
+    more = [
+        *([reseed] if small else []),
+        button("words", entry.id, _("Same voice, new words"), about=title),
+        button("redo", entry.id, _("Keep the words, redo the sound"), about=title),
+        button("again", entry.id, _("Use these settings"), about=title),
+        compare,
+        button("as-voice", entry.id, _("Save as voice"), about=title),
+        button("to-script", entry.id, _("Put it into a script"), about=title),
+        button("details", entry.id, _("All details"), about=title),
+    ]
     return (
-        f'<article class="take chosen" data-take="{entry.id}" tabindex="-1">'
-        f'<h2 class="words">{escaped(entry.text)}</h2>'
-        f"{_player(entry.id, _sound_url(entry), entry.duration_s, entry.peaks, title)}"
-        f"<footer>{_button('again', entry.id, 'Use these settings again', quiet=False)}"
-        f"{_download(entry, title)}{_button('delete', entry.id, 'Delete')}</footer>"
-        f'<dl class="facts">{facts}</dl></article>'
+        f"{'' if small else reseed}{menu(_('Download'), formats, about=title)}"
+        f"{menu(_('More'), more, about=title)}{star}"
     )
 
 
-def _facts(entry: Entry, label: VoiceLabel) -> list[tuple[str, str]]:
-    """Names and values as HTML."""
-    details = entry.details
-    model, settings = details.get("model", {}), details.get("settings", {})
-    computing = details.get("seconds", {})
-    facts = [("Voice", escaped(label(entry.voice_name)))]
-    voice_hash = (details.get("voice") or {}).get("sha256")
-    if voice_hash:
-        facts.append(("Its hash", f"<code>{escaped(voice_hash[:16])}</code>"))
-    facts += [
-        ("Seed", f"<code>{entry.seed}</code>"),
-        ("Length", seconds(entry.duration_s) + ("" if entry.complete else ", stopped early")),
-        ("Segments", escaped(len(details.get("segments", ())))),
-    ]
-    for stage, name in (("semantic", "Wording"), ("coarse", "Timbre"), ("fine", "Detail")):
-        facts.append((name, _setting(settings.get(stage, {}))))
-    facts += [
-        ("Model", f"{escaped(model.get('name', '?'))}, {escaped(model.get('precision', '?'))}"),
-        ("Revision", f"<code>{escaped(str(model.get('revision', '?'))[:16])}</code>"),
-        ("Computing", escaped(_computing(computing))),
-        ("Made", _time(entry.created_at)),
-    ]
-    return facts
+def _remark(entry: Entry) -> str:
+    """What was noticed of its segments: further takes, and what is still wrong."""
+    said = remarks_on(entry.details)
+    return f'<p class="about noticed">{escaped(" ".join(said))}</p>' if said else ""
 
 
-_SETTING_NAMES = {
-    "temperature": "temperature",
-    "top_k": "top-k",
-    "top_p": "top-p",
-    "min_eos_p": "end threshold",
-    "max_duration_s": "longest, s",
-    "max_history": "history",
-    "allow_early_stop": "may end early",
-}
+def remarks_on(details: Mapping[str, object]) -> list[str]:
+    """Sentences on the takes of each segment and what is wrong with the one that was kept."""
+    takes, problems = details.get("takes"), details.get("problems")
+    first = details.get("take")
+    said = []
+    if isinstance(takes, list):
+        begun = first if isinstance(first, int) else 0
+        further = sum(take - begun for take in takes if isinstance(take, int) and take > begun)
+        if further:
+            said.append(
+                count(
+                    further,
+                    "Something went wrong in {n} take, and another one was made.",
+                    "Something went wrong in {n} takes, and others were made.",
+                )
+            )
+    if isinstance(problems, list):
+        for number, found in enumerate(problems, start=1):
+            kinds = [Problem(name) for name in found if name in set(Problem)]
+            if not kinds:
+                continue
+            if len(problems) == 1:
+                said.append(_("It seems that it {problem}.", problem=_problem(kinds)))
+            else:
+                said.append(
+                    _(
+                        "It seems that segment {n} {problem}.",
+                        n=number,
+                        problem=_problem(kinds),
+                    )
+                )
+    return said
 
 
-def _setting(values: dict[str, object]) -> str:
-    shown = [
-        f"{_SETTING_NAMES.get(name, name)} <code>{escaped(value)}</code>"
-        for name, value in values.items()
-        if value is not None and not isinstance(value, bool)
-    ]
-    return ", ".join(shown)
-
-
-def _computing(by_stage: dict[str, float]) -> str:
-    names = {"semantic": "words", "coarse": "sound", "fine": "detail", "codec": "codec"}
-    parts = [f"{names.get(stage, stage)} {seconds(value)}" for stage, value in by_stage.items()]
-    return f"{seconds(sum(by_stage.values()))} ({', '.join(parts)})" if parts else "unknown"
-
-
-def _time(created_at: float) -> str:
-    moment = datetime.datetime.fromtimestamp(created_at, datetime.UTC)
-    # studio.js writes it in the reader's own time zone and language
-    return f'<time datetime="{moment.isoformat()}">{moment:%Y-%m-%d %H:%M} UTC</time>'
+def _problem(problems: Sequence[Problem]) -> str:
+    return ", ".join(_(PROBLEMS[problem]) for problem in problems)

@@ -1,16 +1,22 @@
-"""How it looks: the palette and type as a Gradio theme; style.css does the rest."""
+"""How it looks: the palette and type as a Gradio theme; assets/*.css do the rest."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gradio as gr
 from gradio.themes import Base
 from gradio.themes.utils import sizes
 
+from webui.languages import LANGUAGES, _, building, in_language
+
 FOLDER = Path(__file__).parent
-STYLE = FOLDER / "style.css"
-ICON = FOLDER / "icon.svg"
+ASSETS = FOLDER / "assets"
+ICON = ASSETS / "icon.svg"
+# base first: the others build on it
+STYLES = ("base", "generate", "script", "voices", "history", "system")
+SCRIPTS = ("player", "account", "generate", "script", "voices", "history", "system")
 # nothing is fetched: the system's own
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Cascadia Mono", "DejaVu Sans Mono", "monospace")
@@ -122,24 +128,70 @@ def studio_theme() -> Base:
 
 
 def palette_css() -> str:
-    """The palette as variables for style.css, so that it is written in one place only."""
+    """The palette as variables for the style sheets, so that it is written in one place only."""
+    return f":root {{{_colours(0)}{_fonts()}}} .dark {{{_colours(1)}}}"
+
+
+def signin_css() -> str:
+    """The style of the page to sign in, which has no script to choose between light and dark."""
+    dark = f"@media (prefers-color-scheme: dark) {{:root {{{_colours(1)}}}}}"
+    return f":root {{{_colours(0)}{_fonts()}}} {dark} {''.join(_assets(('signin',), 'css'))}"
+
+
+def _colours(column: int) -> str:
     names = {name: f"--studio-{name.replace('_', '-')}" for name in PALETTE}
-    light = "".join(f"{names[name]}: {pair[0]};" for name, pair in PALETTE.items())
-    dark = "".join(f"{names[name]}: {pair[1]};" for name, pair in PALETTE.items())
-    fonts = f"--studio-mono: {', '.join(repr(name) if ' ' in name else name for name in MONO)};"
-    return f":root {{{light}{fonts}}} .dark {{{dark}}}"
+    return "".join(f"{names[name]}: {pair[column]};" for name, pair in PALETTE.items())
+
+
+def _fonts() -> str:
+    def listed(fonts: tuple[str, ...]) -> str:
+        return ", ".join(repr(name) if " " in name else name for name in fonts)
+
+    return f"--studio-sans: {listed(SANS)};--studio-mono: {listed(MONO)};"
 
 
 def page_css() -> str:
-    """The palette and style.css."""
-    return palette_css() + STYLE.read_text(encoding="utf-8")
+    """The palette and the style sheets, one of each tab."""
+    return palette_css() + "".join(_assets(STYLES, "css"))
 
 
 def page_head() -> str:
-    """The page's own script, inline: nothing is fetched."""
-    script = (FOLDER / "studio.js").read_text(encoding="utf-8")
+    """The page's own scripts, inline: nothing is fetched. In all languages at once."""
+    with building():
+        texts = json.dumps(_script_texts(), ensure_ascii=False)
+    said = f"window.barkTexts = {texts};"
+    scripts = f"<script>{said}</script>"
+    scripts += "".join(f"<script>{script}</script>" for script in _assets(SCRIPTS, "js"))
     return (
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<script>{script}</script>"
+        f'<meta name="color-scheme" content="light dark">{scripts}'
     )
+
+
+def page_heads() -> list[str]:
+    """The same as each reader gets it: once for every language."""
+    marked = json.dumps(page_head())
+    return [json.loads(in_language(marked, code)) for code in LANGUAGES]
+
+
+def _script_texts() -> dict[str, str]:
+    """What the scripts say, by the names that they have for it."""
+    return {
+        "play": _("Play"),
+        "pause": _("Pause"),
+        "place": _("{at} of {total} seconds"),
+        "sure": _("Press again to delete for good"),
+        "surely": _("Press again to replace it"),
+        "unheard": _("This can’t be heard right now. Try again in a moment."),
+        "unreachable": _("The studio can’t be reached. Look whether its program still runs."),
+        "compare": _("Compare"),
+        "comparing": _("Comparing"),
+        "compareHint": _("Arrow keys switch between them at the same place."),
+        "compareMore": _("Choose another one to compare with."),
+        "clear": _("Done comparing"),
+    }
+
+
+def _assets(names: tuple[str, ...], suffix: str) -> list[str]:
+    paths = (ASSETS / f"{name}.{suffix}" for name in names)
+    return [path.read_text(encoding="utf-8") for path in paths if path.exists()]

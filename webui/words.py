@@ -25,36 +25,64 @@ from bark_core import (
     StorageError,
     UnknownVoice,
     VoiceError,
+    WorkerLost,
 )
+from webui.access import NotAllowed
+from webui.languages import N_, _
 
 _log = logging.getLogger(__name__)
 
-NEW_VOICE = "Roll a new voice"
-
-DEMONSTRATION = (
-    "A demonstration model: synthetic voice, made to try everything with. "
-    "Real Bark is one step away: {command} (1.7 GB, downloaded once)."
-)
-
-EXAMPLES = (
-    "Good evening, and welcome to the studio.",
-    "The rain has stopped. Shall we walk home along the river?",
-    "I have not seen the sea for seven years, and tonight I can hear it.",
-)
-
 # the most particular first
 _TITLES: tuple[tuple[type[BarkError], str, str], ...] = (
-    (InvalidText, "These words can't be said", "Change the text and generate again."),
-    (InvalidSetting, "A setting is out of its range", "Change it and generate again."),
-    (LayoutMismatch, "That voice belongs to another model", "Choose another voice."),
-    (UnknownVoice, "That voice isn't here", "Choose another voice."),
-    (VoiceError, "That voice can't be used", "Choose another voice."),
-    (OutOfMemory, "There is too little memory for this", "Close other programs, or shorten it."),
-    (EmptyGeneration, "The model fell silent", "Try again with another seed."),
-    (MissingFiles, "Some files of the model are missing", "Put them there and start again."),
-    (DownloadError, "The model couldn't be downloaded", "Check the connection and start again."),
-    (ModelError, "The model can't be loaded", "Choose another one with --model."),
-    (StorageError, "It couldn't be kept", "Free some space and try again."),
+    (
+        InvalidText,
+        N_("These words can’t be said"),
+        N_("Change the text and generate again."),
+    ),
+    (
+        InvalidSetting,
+        N_("A setting is out of its range"),
+        N_("Change it and generate again."),
+    ),
+    (
+        LayoutMismatch,
+        N_("That voice belongs to another model"),
+        N_("Choose another voice."),
+    ),
+    (UnknownVoice, N_("That voice isn’t here"), N_("Choose another voice.")),
+    (VoiceError, N_("That voice can’t be used"), N_("Choose another voice.")),
+    (
+        OutOfMemory,
+        N_("There is too little memory for this"),
+        N_("Close other programs, or shorten it."),
+    ),
+    (
+        WorkerLost,
+        N_("The model’s worker stopped while it made this"),
+        N_("Try again; if it comes back, choose another text or model."),
+    ),
+    (EmptyGeneration, N_("The model fell silent"), N_("Try again with another seed.")),
+    (
+        MissingFiles,
+        N_("Some files of the model are missing"),
+        N_("Put them there and start again."),
+    ),
+    (
+        DownloadError,
+        N_("The model couldn’t be downloaded"),
+        N_("Check the connection and start again."),
+    ),
+    (
+        ModelError,
+        N_("The model can’t be loaded"),
+        N_("Choose another one under System."),
+    ),
+    (
+        NotAllowed,
+        N_("That isn’t yours to change"),
+        N_("Ask whoever runs this studio."),
+    ),
+    (StorageError, N_("It couldn’t be kept"), N_("Free some space and try again.")),
 )
 
 
@@ -71,14 +99,16 @@ def explain(error: BaseException) -> Notice:
     """Tell an error in three parts. What isn't ours gets a calm sentence and no details."""
     if not isinstance(error, BarkError):
         return Notice(
-            "Something went wrong here",
-            "It wasn't you; the details are in the log of the program.",
-            "Try again.",
+            _("Something went wrong here"),
+            _("It wasn’t you; the details are in the log of the program."),
+            _("Try again."),
         )
-    what, do = "It couldn't be made", "Try again."
+    what, do = _("It couldn’t be made"), _("Try again.")
+    if isinstance(title := getattr(error, "title", None), str):
+        what = _(title)  # the page's own errors carry theirs
     for kind, title, advice in _TITLES:
         if isinstance(error, kind):
-            what, do = title, advice
+            what, do = _(title), _(advice)
             break
     # bark_core's messages say what to do after the last semicolon
     why, found, advice = str(error).rpartition("; ")
@@ -124,6 +154,7 @@ def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 def _as_message(error: Exception, handler: Callable[..., Any]) -> gr.Error:
     if isinstance(error, gr.Error):
+        error.print_exception = False  # it was meant for a person
         return error
     if not isinstance(error, BarkError):
         _log.error("%s failed", handler.__qualname__, exc_info=error)
@@ -144,7 +175,7 @@ def quote(text: str, length: int = 80) -> str:
     if len(line) <= length:
         return line
     cut = line[: length - 1]
-    whole_words, space, _ = cut.rpartition(" ")
+    whole_words, space, _rest = cut.rpartition(" ")
     # scripts without spaces, and endless words, are cut anywhere
     return (whole_words if space and len(whole_words) > length // 2 else cut).rstrip() + "…"
 
@@ -152,21 +183,22 @@ def quote(text: str, length: int = 80) -> str:
 def seconds(value: float) -> str:
     """ "7.3 s", "2 min 10 s"."""
     if value < 59.95:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+        return _("{s} s", s=f"{value:.1f}")
+    return _minutes(round(value))
 
 
 def about(value: float) -> str:
     """An estimate, no finer than it can be: "about 4 s", "less than a second"."""
     if value < 1:
-        return "less than a second"
+        return _("less than a second")
     step = next(
         step for limit, step in ((10, 1), (60, 5), (300, 30), (math.inf, 60)) if value < limit
     )
-    return f"about {seconds(step * round(value / step)).replace('.0 s', ' s')}"
+    rounded = step * round(value / step)
+    time = _("{s} s", s=rounded) if rounded < 60 else _minutes(rounded)
+    return _("about {time}", time=time)
 
 
-def count(number: int, one: str, many: str) -> str:
-    """ "1 segment", "1,200 segments"."""
-    return f"{number:,} {one if number == 1 else many}"
+def _minutes(value: int) -> str:
+    minutes, rest = divmod(value, 60)
+    return _("{m} min {s} s", m=minutes, s=rest) if rest else _("{m} min", m=minutes)

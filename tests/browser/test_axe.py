@@ -8,9 +8,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.browser.test_page import LONG, opened, say
+from tests.browser.test_page import LONG, generate, open_more, opened, say
 from tests.made import made
 from tests.served import Served
+
+TABS = ("Script", "Voices", "History", "System")
 
 
 def violations(page: Page) -> list[str]:
@@ -22,28 +24,49 @@ def violations(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_of_ours(page: Page, served: Served, scheme: str) -> None:
+def in_theme(page: Page, scheme: str) -> None:
     page.emulate_media(
         color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce"
     )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_of_ours_in_generate(page: Page, served: Served, scheme: str) -> None:
+    in_theme(page, scheme)
     opened(page, served)
     assert violations(page) == []  # the empty places
-    page.get_by_role("tab", name="History").click()
-    expect(page.locator("#rows .empty")).to_be_visible()
-    assert violations(page) == []
     for text in ("Good evening.", "Good night."):
-        served.studio.history.add(made(text))
-    page.get_by_role("tab", name="Generate").click()
-    expect(page.locator("#results .take")).to_have_count(2)
-    page.get_by_role("button", name="More:").click()
-    page.get_by_role("button", name="Generate").click()
+        served.studio.history.add(made(text), group="one")
+    expect(page.locator("#results .group .take")).to_have_count(2)
+    page.locator("#voice-chosen").click()
+    open_more(page)
+    generate(page)
     expect(page.locator("#notice .notice")).to_be_visible()
+    page.get_by_role("button", name="Compare them").click()
+    page.locator("#results summary").first.click()
     assert violations(page) == []
-    page.get_by_role("tab", name="History").click()
-    expect(page.locator("#rows .row")).to_have_count(2)
-    assert violations(page) == []
-    page.get_by_role("tab", name="Generate").click()
+    page.get_by_role("button", name="Done comparing").click()
     say(page, LONG * 4)
     expect(page.locator("#running .player")).to_be_visible()
     assert violations(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("filled", [False, True], ids=["empty", "filled"])
+def test_axe_finds_nothing_of_ours_elsewhere(
+    page: Page, served: Served, scheme: str, filled: bool
+) -> None:
+    in_theme(page, scheme)
+    if filled:
+        for text in ("Good evening.", "Good night."):
+            served.studio.history.add(made(text))
+    opened(page, served)
+    found = []
+    for tab in TABS:
+        page.get_by_role("tab", name=tab, exact=True).click()
+        expect(page.get_by_role("tab", name=tab, exact=True)).to_have_attribute(
+            "aria-selected", "true"
+        )
+        page.wait_for_timeout(1500)  # what the tab shows first comes from the server
+        found += violations(page)
+    assert found == []

@@ -12,14 +12,32 @@
   let hungry = false; // it played all there is so far and waits for more
   let known = new Set(); // takes that were there when Generate was pressed
   let expecting = false;
+  let page = ""; // by which name the page says that it is there
+  let seat = ""; // of whom in the studio it hears
+  let heardAt = Date.now();
+  let answering = null; // a timer, while it waits to be heard of again
+  let away = false;
   let chosen = null; // row that was pressed in History, until its details are there
   const preference = "bark-studio-autoplay";
   const draft = "bark-studio-draft"; // what was typed in this tab, over a reload
   let restored = false;
+  const BEAT_MS = window.barkBeatMs || 20_000; // tests have less patience
+  const listeners = []; // called whenever something was painted
+
+  // written into the page's head in the reader's language
+  const texts = window.barkTexts || {};
+  const say = (key, values = {}) =>
+    Object.entries(values).reduce(
+      (text, [name, value]) => text.replace(`{${name}}`, value),
+      texts[key] || key,
+    );
 
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const clock = (s) => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, "0")}`;
   const wantsAutoplay = () => localStorage.getItem(preference) !== "off";
+
+  const volumes = new Map(); // id of a take: how loud, for a fair comparison
+  const loudness = (id) => volumes.get(id) ?? 1;
 
   function player(take) {
     return take.querySelector(".player");
@@ -31,9 +49,58 @@
     current = take.dataset.take;
     next = null;
     hungry = false;
+    audio.volume = loudness(current);
     audio.src = box.dataset.src;
     audio.currentTime = from;
     audio.play().catch(() => paint());
+  }
+
+  // a voice of the list: heard with the same <audio>, so that never two speak at once
+  function hear(url) {
+    const absolute = new URL(url, document.baseURI).href;
+    if (current === `voice ${absolute}`) {
+      if (audio.paused) audio.play().catch(() => paint());
+      else audio.pause();
+      return;
+    }
+    current = `voice ${absolute}`;
+    next = null;
+    hungry = false;
+    audio.volume = 1;
+    audio.src = absolute;
+    audio.play().catch(() => paint());
+  }
+
+  // the server says in JSON what it can't be heard for
+  async function excuse() {
+    if (!current || !current.startsWith("voice ")) return;
+    const url = current.slice(6);
+    current = null;
+    paint();
+    try {
+      const answer = await fetch(url);
+      const told = await answer.json();
+      tell(`${told.what}. ${told.why} ${told.do}`);
+    } catch {
+      tell(say("unheard"));
+    }
+  }
+
+  // a line at the bottom of the window, for a while
+  function tell(text) {
+    let line = document.querySelector("#studio-says");
+    if (!line) {
+      line = document.createElement("p");
+      line.id = "studio-says";
+      line.setAttribute("role", "status");
+      document.body.append(line);
+    }
+    line.textContent = text;
+    line.hidden = false;
+    clearTimeout(tell.timer);
+    tell.timer = setTimeout(() => {
+      line.hidden = true;
+    }, 8000);
   }
 
   function toggle(take) {
@@ -62,7 +129,8 @@
         const url = new URL(box.dataset.src, document.baseURI).href;
         next = url === audio.src ? null : url;
         if (next !== null && (hungry || audio.paused)) {
-          const resume = hungry;
+          // at its end it is paused already, a moment before it says so
+          const resume = hungry || audio.ended;
           hungry = false;
           takeOver(resume);
         }
@@ -95,6 +163,7 @@
         details.scrollIntoView({ block: "start" });
       }
     }
+    for (const list of all("#language select")) list.value = document.documentElement.lang;
     for (const box of all("#studio-autoplay")) box.checked = wantsAutoplay();
     paint();
   }
@@ -110,13 +179,26 @@
       box.classList.toggle("playing", playing);
       box.style.setProperty("--at", `${(100 * at) / total}%`);
       const button = box.querySelector(".play");
-      const label = button.getAttribute("aria-label").replace(/^(Play|Pause): /, "");
-      const wanted = `${playing ? "Pause" : "Play"}: ${label}`;
+      const label = button.getAttribute("aria-label").replace(/^[^:]*: /, "");
+      const wanted = `${say(playing ? "pause" : "play")}: ${label}`;
       if (button.getAttribute("aria-label") !== wanted) button.setAttribute("aria-label", wanted);
       const range = box.querySelector("input[type=range]");
       if (document.activeElement !== range || mine) range.value = String(at);
-      range.setAttribute("aria-valuetext", `${at.toFixed(1)} of ${total.toFixed(1)} seconds`);
+      range.setAttribute("aria-valuetext", say("place", { at: at.toFixed(1), total: total.toFixed(1) }));
       box.querySelector(".clock").textContent = mine && at > 0 ? clock(at) : clock(total);
+    }
+    paintVoices();
+    for (const listener of listeners) listener();
+  }
+
+  function paintVoices() {
+    for (const button of all("[data-hear]")) {
+      const url = new URL(button.dataset.hear, document.baseURI).href;
+      const playing = current === `voice ${url}` && !audio.paused;
+      button.classList.toggle("playing", playing);
+      if (button.getAttribute("aria-pressed") !== String(playing)) {
+        button.setAttribute("aria-pressed", String(playing));
+      }
     }
   }
 
@@ -127,8 +209,10 @@
     } catch {
       return;
     }
+    listened(state);
+    const jobs = state.jobs || {};
     for (const card of all("[data-live]")) {
-      const now = state[card.dataset.take];
+      const now = jobs[card.dataset.take];
       if (!now) continue;
       all("[role=progressbar]", card).forEach((bar, i) => {
         const percent = Math.round(100 * now.bars[i]);
@@ -143,15 +227,21 @@
   function click(event) {
     const take = event.target.closest("[data-take]");
     if (take && event.target.closest(".play")) toggle(take);
+    const heard = event.target.closest("[data-hear]");
+    if (heard) {
+      event.preventDefault(); // in a list's head it would fold the list
+      hear(heard.dataset.hear);
+    }
     const armed = event.target.closest("[data-action=delete]");
     if (armed && !armed.classList.contains("armed")) {
       // the first press asks, the second does it
       event.stopPropagation();
+      const said = armed.textContent;
       armed.classList.add("armed");
-      armed.textContent = "Press again to delete for good";
+      armed.textContent = say("sure");
       setTimeout(() => {
         armed.classList.remove("armed");
-        armed.textContent = "Delete";
+        armed.textContent = said;
       }, 4000);
     }
     if (event.target.closest("[data-action=again], [data-action=example]")) focusPrompt(20);
@@ -174,7 +264,14 @@
     }, 150);
   }
 
+  // the server reads it and sends the page in that language
+  function speak(code) {
+    document.cookie = `bark-studio-language=${code}; path=/; max-age=31536000; samesite=lax`;
+    location.reload();
+  }
+
   function input(event) {
+    if (event.target.matches("#language select")) speak(event.target.value);
     if (event.target.closest("#prompt")) sessionStorage.setItem(draft, event.target.value);
     if (event.target.id === "studio-autoplay") {
       localStorage.setItem(preference, event.target.checked ? "on" : "off");
@@ -201,15 +298,73 @@
     }
   }
 
-  // a laptop that slept has lost its connection: attach again when it is looked at
+  // ---------------------------------------------------------------- being there
+
+  // The studio forgets a page that doesn't say now and then that it is there. A page that was
+  // forgotten, whose studio was started again, or that hears nothing, attaches again; where that
+  // is of no use, for Gradio doesn't open a connection anew that was cut, it loads itself again.
+  function tellStudio(what) {
+    return fetch(`studio/${what}/${page}`, { method: "POST" });
+  }
+
+  async function here() {
+    if (!page || away) return;
+    if (!document.hidden && Date.now() - heardAt > 5 * BEAT_MS) reattach();
+    try {
+      const answer = await tellStudio("here");
+      if (answer.status === 404) reattach();
+    } catch {
+      // no connection: the next time
+    }
+  }
+
+  function reattach() {
+    away = false;
+    for (const button of all("#attach")) button.click();
+    if (answering === null) answering = setTimeout(anew, 1.5 * BEAT_MS);
+  }
+
+  async function anew() {
+    answering = null;
+    try {
+      await tellStudio("here");
+      if (audio.paused) window.location.reload();
+    } catch {
+      // no studio: the next time
+    }
+  }
+
+  function listened(state) {
+    heardAt = Date.now();
+    page = state.page || page;
+    if (state.seat !== seat) {
+      seat = state.seat;
+      clearTimeout(answering);
+      answering = null;
+    }
+  }
+
+  // A page that nobody sees lets go of its connection, for a browser has six to one studio; not
+  // while something is made or heard
   let hiddenSince = null;
   function visibility() {
-    if (document.hidden) hiddenSince = Date.now();
-    else if (hiddenSince !== null && Date.now() - hiddenSince > 20_000) reattach();
+    if (document.hidden) {
+      hiddenSince = Date.now();
+      setTimeout(leave, BEAT_MS);
+    } else {
+      if (hiddenSince !== null && Date.now() - hiddenSince > BEAT_MS) reattach();
+      hiddenSince = null;
+    }
   }
-  function reattach() {
-    const button = document.querySelector("#attach");
-    if (button) button.click();
+
+  function leave() {
+    if (hiddenSince === null || Date.now() - hiddenSince < BEAT_MS || away || !page) return;
+    if (all("[data-live]").length || !audio.paused) {
+      setTimeout(leave, BEAT_MS);
+      return;
+    }
+    away = true;
+    tellStudio("away").catch(() => {});
   }
 
   function begin() {
@@ -217,6 +372,7 @@
     for (const name of ["play", "pause", "timeupdate", "seeked", "loadedmetadata"]) {
       audio.addEventListener(name, paint);
     }
+    audio.addEventListener("error", excuse);
     audio.addEventListener("ended", () => {
       if (next !== null) takeOver(true);
       else hungry = document.querySelector(`[data-live][data-take="${current}"]`) !== null;
@@ -227,6 +383,7 @@
     document.addEventListener("keydown", keydown, true);
     document.addEventListener("visibilitychange", visibility);
     window.addEventListener("online", reattach);
+    setInterval(here, BEAT_MS);
     let planned = false;
     new MutationObserver((changes) => {
       if (planned || !changes.some((change) => change.addedNodes.length)) return;
@@ -239,7 +396,20 @@
     look();
   }
 
-  window.barkStudio = { pulse };
+  window.barkStudio = {
+    pulse,
+    say,
+    tell,
+    hear,
+    volumes,
+    // plays a take from a place, as the comparison does
+    playAt: (id, at) => {
+      const take = document.querySelector(`[data-take="${id}"]`);
+      if (take) play(take, at);
+    },
+    now: () => ({ id: current, at: audio.currentTime, playing: !audio.paused }),
+    whenPainted: (listener) => listeners.push(listener),
+  };
   if (document.body) begin();
   else document.addEventListener("DOMContentLoaded", begin);
 })();
