@@ -1,0 +1,77 @@
+"""A studio in a process of its own, which a test ends as it likes.
+
+`python -m tests.faults.restarts FOLDER MODEL WHAT DRAIN_S` asks for jobs (WHAT is how many) or for
+a script (WHAT is "script"), says which as soon as one of them runs or a segment of it is made, and
+stays until it is ended.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from bark_core import GenerationRequest, parse_plain
+from tests.test_jobs import LONG, SETTINGS
+from webui.blocks import build_page
+from webui.hosting import Hosting
+from webui.jobs import TicketState
+from webui.serving import prepared_environment, serve
+from webui.settings import StudioSettings
+from webui.studio import Studio, open_studio
+
+N_SEGMENTS = 5
+
+
+def request(number: int) -> GenerationRequest:
+    return GenerationRequest(f"Number {number}. {LONG}", seed=number, settings=SETTINGS)
+
+
+def begin_jobs(studio: Studio, n_jobs: int) -> None:
+    """One runs, the others wait."""
+    for number in range(n_jobs):
+        studio.desk.submit(request(number), owner="ann", browser="one")
+    tickets = list(studio.desk._tickets.values())
+    while n_jobs and not any(ticket.state is TicketState.RUNNING for ticket in tickets):
+        time.sleep(0.01)
+
+
+def begin_script(studio: Studio) -> str:
+    """One segment is made, the others are to be; returns the script's id."""
+    desk = studio.scripts
+    script_id = desk.create("ann", settings=SETTINGS)
+    text = "\n\n".join(f"Line {number}." for number in range(N_SEGMENTS))
+    desk.set_script(script_id, "ann", parse_plain(text), "", source=text)
+    desk.make(script_id, "ann")
+    while not any(s.take for s in desk.open(script_id, "ann").project.segments):
+        time.sleep(0.01)
+    return script_id
+
+
+def say(studio: Studio, **more: object) -> None:
+    tickets = studio.desk._tickets.values()
+    told = {ticket.id: [ticket.state.value, ticket.cut_off] for ticket in tickets}
+    print(json.dumps({"tickets": told, **more}), flush=True)
+
+
+def main(folder: Path, model: str, what: str, drain_s: float) -> None:
+    settings = StudioSettings(
+        model=model,
+        data=folder,
+        open_page=False,
+        hosting=Hosting(drain_s=drain_s, max_batch=1),  # one runs, the others wait
+    )
+    with prepared_environment():
+        studio = open_studio(settings)
+        script_id = ""
+        if what == "script":
+            script_id = begin_script(studio)
+        else:
+            begin_jobs(studio, int(what))
+        say(studio, worker=studio.models.backend.workers()[0].name, script=script_id)
+        serve(build_page(studio), studio)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4]))
