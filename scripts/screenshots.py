@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +31,21 @@ TAKES = (
     ("ralf", "I have not seen the sea for seven years, and tonight I can hear it."),
     ("rosa", "Good evening, and welcome to the studio."),
 )
-RUNNING = " ".join(text for _, text in TAKES) + " Then we will sit by the fire and talk."
+LINES = (
+    ("Anna", "Good evening. Have you been here before?"),
+    ("Bob", "Never. Is it always this quiet?"),
+    ("Anna", "Only until the music begins."),
+    ("Bob", "Then we should find a table by the window."),
+)
+# long enough to be caught while it runs
+RUNNING = " ".join(
+    [text for _, text in TAKES]
+    + [
+        f"On the {day} day we walked along the river, and in the evening we sat by the fire and "
+        "talked until the stars came out. Nobody wanted to go to bed."
+        for day in ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "last")
+    ]
+)
 
 
 @contextlib.contextmanager
@@ -46,7 +60,9 @@ def studio_with_takes(data: Path) -> Iterator[tuple[Studio, str]]:
         studio.desk.loaded.wait()
         address = open_page(demo := build_page(studio), studio)
         for number, (voice, text) in enumerate(TAKES):
-            wanted = GenerationRequest(text, voice=studio.voice(voice), seed=1870 + number)
+            wanted = GenerationRequest(
+                text, voice=studio.voice(voice, owner=""), seed=1870 + number
+            )
             studio.desk.submit(wanted).finished.wait()
         try:
             yield studio, address
@@ -61,7 +77,7 @@ def opened(browser: Browser, address: str, scheme: str, size: dict[str, int]) ->
         viewport={"width": size["width"], "height": size["height"]},
         color_scheme="dark" if scheme == "dark" else "light",
         reduced_motion="reduce",
-        device_scale_factor=2,
+        device_scale_factor=1.5,
     )
     page.set_default_timeout(PATIENCE_MS)
     expect.set_options(timeout=PATIENCE_MS)
@@ -74,28 +90,70 @@ def opened(browser: Browser, address: str, scheme: str, size: dict[str, int]) ->
 def shoot(page: Page, folder: Path, name: str) -> None:
     """Write one picture, once the page is still."""
     page.wait_for_timeout(600)
-    page.screenshot(path=folder / f"{name}.png")
+    # the segments of a script lie below what it is made of
+    page.screenshot(path=folder / f"{name}.png", full_page=name == "script")
     print(folder / f"{name}.png")
+
+
+def show_generate(page: Page) -> None:
+    """A prompt and its plan, beside results."""
+    page.get_by_label("What should be said?").fill(TAKES[-1][1])
+    expect(page.locator("#plan")).to_contain_text("segment")
+
+
+def show_script(page: Page) -> None:
+    """A dialogue of two people, made; the first one who comes makes it."""
+    page.get_by_role("tab", name="Script").click()
+    table = page.locator("#script-table")
+    if not table.get_by_text(LINES[0][1]).count():
+        page.get_by_label("Script", exact=True).fill("\n".join(map(": ".join, LINES)))
+        page.get_by_role("button", name="Show the segments").click()
+        expect(table.get_by_text(LINES[0][1]).first).to_be_visible()
+        page.get_by_role("button", name="Make all").click()
+    expect(page.locator("#script-actions")).to_contain_text("All made")
+
+
+def show_voices(page: Page) -> None:
+    """The voices of the model, one of them chosen."""
+    page.get_by_role("tab", name="Voices").click()
+    expect(page.locator("#voice-details .facts")).to_be_visible()
+    expect(page.locator("#voice-details .player")).to_be_visible()
+
+
+def show_history(page: Page) -> None:
+    """Everything made, the newest in full."""
+    page.get_by_role("tab", name="History").click()
+    expect(page.locator("#details .facts")).to_be_visible()
+
+
+def show_system(page: Page) -> None:
+    """Models, queue and machine."""
+    page.get_by_role("tab", name="System").click()
+    expect(page.locator("#system-queue")).to_be_visible()
+
+
+TABS: dict[str, Callable[[Page], None]] = {
+    "generate": show_generate,
+    "script": show_script,
+    "voices": show_voices,
+    "history": show_history,
+    "system": show_system,
+}
 
 
 def shoot_all(browser: Browser, address: str, studio: Studio, folder: Path) -> None:
     """All pictures, the tabs by their names."""
-    for scheme in ("light", "dark"):
-        page = opened(browser, address, scheme, WIDE)
-        page.get_by_label("What should be said?").fill(TAKES[-1][1])
-        expect(page.locator("#plan")).to_contain_text("segment")
-        suffix = "" if scheme == "light" else "-dark"
-        shoot(page, folder, f"generate{suffix}")
-        page.get_by_role("tab", name="History").click()
-        expect(page.locator("#details .facts")).to_be_visible()
-        shoot(page, folder, f"history{suffix}")
+    for scheme, suffix, size in (
+        ("light", "", WIDE),
+        ("dark", "-dark", WIDE),
+        ("light", "-phone", PHONE),
+    ):
+        page = opened(browser, address, scheme, size)
+        for name, show in TABS.items():
+            show(page)
+            page.mouse.move(0, 0)
+            shoot(page, folder, f"{name}{suffix}")
         page.close()
-    page = opened(browser, address, "light", PHONE)
-    page.get_by_label("What should be said?").fill(TAKES[-1][1])
-    shoot(page, folder, "generate-phone")
-    page.get_by_role("tab", name="History").click()
-    shoot(page, folder, "history-phone")
-    page.close()
     page = opened(browser, address, "light", WIDE)
     page.get_by_label("What should be said?").fill(RUNNING)
     page.get_by_role("button", name="Generate").click()
