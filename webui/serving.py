@@ -30,6 +30,7 @@ from webui.reach import OwnSitesOnly, Reach
 from webui.routes_history import history_routes
 from webui.routes_script import script_routes
 from webui.routes_voices import voices_routes
+from webui.sessions import Sessions
 from webui.settings import StudioSettings
 from webui.signin import SignedInOnly, sign_in_routes
 from webui.studio import Studio
@@ -127,6 +128,7 @@ def open_page(demo: gr.Blocks, studio: Studio) -> str:
             f"the page can't be opened on {where} of {settings.host}: it is taken, or not "
             "allowed; close what uses it, or choose another with --port"
         ) from error
+    demo.app.state_holder = Sessions(demo)
     if public:
         reach.add(urlsplit(public).hostname or "")
     elif settings.share:
