@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -142,6 +144,17 @@ def test_what_is_dismissed_leaves_no_sound_behind(desk: Desk, history: History) 
     assert list(history.live.glob(f"{ticket.id}-*.flac"))
     desk.dismiss(ticket.id)
     assert list(history.live.glob(f"{ticket.id}-*.flac")) == []
+
+
+def test_a_ticket_that_is_over_keeps_no_sound_in_memory(desk: Desk) -> None:
+    """Each is known for some minutes more: a busy studio would hold hundreds of sounds."""
+    ticket = desk.submit(request(LONG))
+    assert ticket.job is not None
+    job = weakref.ref(ticket.job)
+    ended(ticket, TicketState.DONE)
+    assert ticket.entry is not None
+    assert not ticket.heard
+    until(lambda: gc.collect() >= 0 and job() is None)
 
 
 def test_a_streamed_sentence_is_heard_before_it_is_finished(desk: Desk, history: History) -> None:

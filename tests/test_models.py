@@ -31,6 +31,7 @@ from bark_core import (
     device,
     load,
     process_memory_bytes,
+    read_segments,
 )
 from tests.hub_server import FakeHub, serve
 from tests.page_model import page_config, save_page_model
@@ -247,8 +248,10 @@ def test_a_job_waits_for_its_model_or_is_told_what_to_do(desk: Desk, shelf: Mode
 def shelf_voice(desk: Desk) -> Any:
     """A voice of the default model."""
     ticket = desk.submit(request())
-    assert ticket.job is not None
-    return ticket.job.wait(PATIENCE_S).voice
+    assert ticket.finished.wait(PATIENCE_S)
+    config = desk.models.config()
+    assert config is not None
+    return read_segments(desk.history.voice_path(ticket.id), layout=config.layout)[-1]
 
 
 def test_what_works_is_not_unloaded_unless_told(desk: Desk, shelf: ModelShelf) -> None:

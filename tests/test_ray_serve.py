@@ -68,8 +68,7 @@ def test_through_a_studio_a_killed_replica_s_job_is_made_again(
         os.kill(busy_replica(backend).pid, signal.SIGKILL)
         assert tickets[1].finished.wait(WAIT_S)
         assert [ticket.state for ticket in tickets] == [TicketState.DONE] * 2
-        jobs = [ticket.job for ticket in tickets]
-        assert [job.attempts for job in jobs if job is not None] == [0, 1]
+        assert [ticket.attempts for ticket in tickets] == [0, 1]
         kept = [served.studio.history.sound_path(ticket.id) for ticket in tickets]
         first, again = (read_audio(path).samples for path in kept)
         assert np.array_equal(first, again)

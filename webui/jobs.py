@@ -109,7 +109,8 @@ class Ticket:
         self.over_at: float | None = None
         self.state = TicketState.LOADING
         self.stopping = False
-        self.job: QueuedJob | None = None
+        self.job: QueuedJob | None = None  # until it is over
+        self.attempts = 0  # of its job: how often its worker died
         self.segments: tuple[Segment, ...] = ()
         self.entry: Entry | None = None
         self.error: BarkError | None = None
@@ -121,7 +122,8 @@ class Ticket:
     @property
     def restarted(self) -> bool:
         """Its worker died, and it is made again."""
-        return self.job is not None and self.job.attempts > 0
+        job = self.job
+        return (job.attempts if job is not None else self.attempts) > 0
 
     @property
     def cut_off(self) -> bool:
@@ -309,8 +311,8 @@ class Desk:
         """A browser's unfinished jobs and those that failed lately, the newest first."""
         tickets = self._of(owner, browser)
         for ticket in tickets:
-            if ticket.job is not None:
-                self.scheduler.look(ticket.job)
+            if (job := ticket.job) is not None:
+                self.scheduler.look(job)
         return [self._view(ticket) for ticket in reversed(tickets)]
 
     def queue(self, *, owner: str = "") -> tuple[list[View], int]:
@@ -371,15 +373,15 @@ class Desk:
                 self._plan(ticket, front)
             except BarkError as problem:
                 self._end(ticket, TicketState.FAILED, error=problem)
-                if ticket.job is not None:
-                    ticket.job.cancel()
+                if (job := ticket.job) is not None:
+                    job.cancel()
 
     @staticmethod
     def _plan(ticket: Ticket, front: FrontEnd) -> None:
         """Its model is there. Raises BarkError: the model can't say it."""
         ticket.segments = ticket.segments or front.plan(ticket.request)
-        if ticket.job is not None:
-            ticket.job.texts = tuple(segment.text for segment in ticket.segments)
+        if (job := ticket.job) is not None:
+            job.texts = tuple(segment.text for segment in ticket.segments)
         if ticket.state is TicketState.LOADING:
             ticket.state = TicketState.WAITING
 
@@ -501,10 +503,11 @@ class Desk:
 
     def _stop(self, ticket: Ticket) -> bool:
         with self._lock:
-            if ticket.state.over or ticket.job is None:
+            job = ticket.job
+            if ticket.state.over or job is None:
                 return False
             ticket.stopping = True
-        ticket.job.cancel()
+        job.cancel()
         return True
 
     def _end(self, ticket: Ticket, state: TicketState, error: BarkError | None = None) -> None:
@@ -516,6 +519,9 @@ class Desk:
                 return
             ticket.error = None if isinstance(error, Cancelled) else error
             ticket.state, ticket.over_at = state, time.time()
+            # its sound is in the history; here it would stay for as long as the ticket is known
+            ticket.attempts, ticket.job = job.attempts if job is not None else 0, None
+            ticket.heard.clear()
         ticket.finished.set()
 
     def _of(self, owner: str, browser: str) -> list[Ticket]:
