@@ -1,12 +1,15 @@
 """Linear layers whose weights are int8, for CPUs: a quarter of the bytes to read at each step.
 
-Each output has a scale of its own. What comes in is made int8 as it comes, with one scale for
-all of it: right for prompts, a chunk of one prompt at a time. Decode steps read the same weights
-but keep what comes in as it is, so that a row's result doesn't depend on its neighbours.
+Each output has a scale of its own. With many positions, what comes in is rounded as it comes: on
+processors with AVX2 and nothing newer to 13 bits or more, with a scale for each position (see
+`products`), elsewhere to int8, with one scale for all of it: right for prompts, a chunk of one
+prompt at a time. Decode steps read the same weights but keep what comes in as it is, so that a
+row's result doesn't depend on its neighbours.
 """
 
 from __future__ import annotations
 
+import ctypes
 import warnings
 from typing import Any
 
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bark_core import processor
+from bark_core import processor, products
 
 _VNNI = ("avx512_vnni", "avx_vnni")
 
@@ -38,16 +41,33 @@ class Int8Linear(nn.Module):
         self.register_buffer("scale", scale)  # [n_out]
         self.register_buffer("weight", (weight / scale[:, None]).round_().to(torch.int8))
         self.bias = linear.bias
-        self.packed: Any = _pack(self.weight, scale, linear.bias) if chunks else None
         # without these instructions sums of pairs may overflow unless the inputs have 7 bits only
         self._seven_bits = not processor.abilities().intersection(_VNNI)
+        # torch's product has a copy of the weights in an order of its own
+        torchs = chunks and self._own_product() is None
+        self.packed: Any = _pack(self.weight, scale, linear.bias) if torchs else None
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., n_in] to [..., n_out], float32."""
+        library = self._own_product()
+        if library is not None:
+            return products.multiply(library, x, self.weight, self.bias, self.scale)
+        if self.packed is None:
+            self.packed = _pack(self.weight, self.scale, self.bias)
         out: Tensor = torch.ops.quantized.linear_dynamic(
             x, self.packed, reduce_range=self._seven_bits
         )
         return out
+
+    def activated(self, x: Tensor) -> Tensor:
+        """The GELU of what comes out."""
+        library = self._own_product()
+        if library is None:
+            return F.gelu(self(x))
+        return products.multiply(library, x, self.weight, self.bias, self.scale, gelu=True)
+
+    def _own_product(self) -> ctypes.CDLL | None:
+        return products.library() if self._seven_bits else None
 
     def rows(self, x: Tensor, start: int, stop: int | None) -> Tensor:
         """Only outputs start..stop - 1, with the inputs as they are: [..., n_in] to [..., n]."""

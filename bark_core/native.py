@@ -1,6 +1,6 @@
-"""The compiled decode step: `decode_step.cpp`, built at first use and kept in the cache folder.
+"""What is compiled: all .cpp files beside this one, built at first use, kept in the cache folder.
 
-Where there is no C++ compiler, or it fails, there is no library, and decoding goes on with
+Where there is no C++ compiler, or it fails, there is no library, and computing goes on with
 torch's own operations; one line of the log says so. A file in the cache carries a hash of all
 that it was made of in its name (source, flags, compiler, what this processor can do), so a home
 folder that several machines share holds one for each.
@@ -29,7 +29,9 @@ from bark_core.errors import InvalidSetting
 
 _log = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("decode_step.cpp")
+_HERE = Path(__file__).parent
+SOURCES = tuple(_HERE / f"{name}.cpp" for name in ("decode_step", "products", "attention"))
+HEADERS = tuple(_HERE / f"{name}.h" for name in ("native", "tiles"))
 FLAGS = (
     *("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-w"),
     *("-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"),
@@ -75,9 +77,10 @@ def load(folder: Path) -> ctypes.CDLL:
     compiler = _compiler()
     flags, abilities = _flags(compiler)
     key = hashlib.sha256()
-    for part in (SOURCE.read_bytes(), " ".join((compiler, *flags)).encode(), abilities):
+    sources = [file.read_bytes() for file in (*SOURCES, *HEADERS)]
+    for part in (*sources, " ".join((compiler, *flags)).encode(), abilities):
         key.update(hashlib.sha256(part).digest())
-    file = folder / f"decode_step-{key.hexdigest()[:24]}.so"
+    file = folder / f"bark-{key.hexdigest()[:24]}.so"
     if not file.is_file():
         _build(compiler, flags, file)
     library = ctypes.CDLL(str(file))
@@ -137,7 +140,7 @@ def _build(compiler: str, flags: tuple[str, ...], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f".{file.stem}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
-        command = [compiler, *flags, "-o", str(unfinished), str(SOURCE)]
+        command = [compiler, *flags, "-o", str(unfinished), *map(str, SOURCES)]
         done = subprocess.run(command, capture_output=True, timeout=BUILD_TIMEOUT_S, check=False)
         if done.returncode != 0:
             said = done.stderr.decode(errors="replace").strip().splitlines()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bark_core import native
+from bark_core import native, products
 from bark_core.config import FineConfig, GPTConfig
 from bark_core.cpu_step import (
     CompiledStep,
@@ -87,13 +87,37 @@ class LayerNorm(nn.Module):
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, NORM_EPS)
 
 
+class Linear(nn.Linear):
+    """A linear layer whose products are our own on processors where that is quicker."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        library = products.library_for(input, self.weight)
+        if library is None:
+            return super().forward(input)
+        return products.multiply(library, input, self.weight, self.bias)
+
+    def activated(self, x: Tensor) -> Tensor:
+        """The GELU of what comes out."""
+        library = products.library_for(x, self.weight)
+        if library is None:
+            return F.gelu(self(x))
+        return products.multiply(library, x, self.weight, self.bias, gelu=True)
+
+
+def activated(layer: nn.Module, x: Tensor) -> Tensor:
+    """The GELU of a layer's outputs, in one with its product where the layer can."""
+    if isinstance(layer, Linear | Int8Linear):
+        return layer.activated(x)
+    return F.gelu(layer(x))
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention, causal or over the whole sequence."""
 
     def __init__(self, config: GPTConfig, *, causal: bool) -> None:
         super().__init__()
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.c_proj = Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.n_head = config.n_head
         self.causal = causal
 
@@ -111,10 +135,17 @@ class SelfAttention(nn.Module):
             n_past = cache.n_positions
             k, v = (past.to(x.dtype) for past in cache.append(layer, k, v))
         y = self._attend(q[:, :, length - n_out :], k, v, n_past + length - n_out)
-        out: Tensor = self.c_proj(y.transpose(1, 2).reshape(batch, n_out, width))
+        out: Tensor = self.c_proj(y)
         return out
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, n_past: int) -> Tensor:
+        """Queries [B, H, T, D], the first behind so many keys of others, to [B, T, C]."""
+        library = products.library_for(q, k, v)
+        if library is not None:
+            return products.attend(library, q, k, v, n_past if self.causal else None)
+        return self._attend_with_torch(q, k, v, n_past).transpose(1, 2).flatten(2)
+
+    def _attend_with_torch(self, q: Tensor, k: Tensor, v: Tensor, n_past: int) -> Tensor:
         length = q.shape[2]
         if not self.causal or length == 1:
             return F.scaled_dot_product_attention(q, k, v)
@@ -131,11 +162,11 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.c_fc = Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.c_proj = Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.c_proj(F.gelu(self.c_fc(x)))
+        out: Tensor = self.c_proj(activated(self.c_fc, x))
         return out
 
 
@@ -488,7 +519,7 @@ class FineGPT(nn.Module):
             }
         )
         self.lm_heads = nn.ModuleList(
-            nn.Linear(width, config.output_vocab_size, bias=False)
+            Linear(width, config.output_vocab_size, bias=False)
             for _ in range(config.n_codes_given, config.n_codes_total)
         )
         self.tie_weights()

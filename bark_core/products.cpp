@@ -1,0 +1,195 @@
+// Products of many positions with a layer's weights, for processors with AVX2 and nothing newer:
+// out[m][n] = sum over k of x[m][k] * weight[n][k], + bias[n].
+//
+// Elsewhere torch's libraries are as quick. bark_core/products.py calls it.
+//
+// A tile of ROWS positions x OUTS outputs is summed in registers. Inputs and weights are laid out
+// in the order in which it reads them: inputs all at once, weights on their way into the cache, so
+// that there is never a second copy of them. They are handled in words of 4 bytes, which are one
+// float32 or two int16: weights in int8 become int16, inputs are rounded to int16 with one scale a
+// position, and the processor adds two such products in one operation, in whole numbers.
+//
+// The law: each output is summed from the first word to the last, whatever the tile it falls into
+// and whoever computes it, so a position's numbers depend neither on those beside it nor on the
+// number of threads.
+
+#include "tiles.h"
+
+#if BARK_HAS_PRODUCTS
+
+namespace {
+
+using namespace bark;
+
+constexpr int PIECE = 64;       // outputs that a thread takes at a time
+constexpr int FEW_PANELS = 32;  // whose inputs fit the second cache with a piece's weights
+
+struct Call {
+    const float* x;      // [n_rows, n_in]
+    const void* weight;  // [n_out, n_in]
+    const float* scale;  // [n_out], of int8 weights
+    const float* bias;   // [n_out] or null
+    float* out;          // [n_rows, n_out]
+    int64_t n_rows, n_in, n_out;
+    bool gelu;
+};
+
+// Kept from call to call, for memory that is asked for anew is cleared anew by the system.
+struct Space {
+    std::vector<float> inputs;  // [block of DEPTH words, panel of ROWS positions, word, position]
+    std::vector<float> scales;  // a position's
+    std::vector<std::vector<Line>> weights;  // a thread's: [panel of OUTS outputs, word, output]
+    std::vector<std::vector<float>> rows;    // a thread's
+};
+Space space;
+
+template <typename Kind>
+class Product {
+  public:
+    explicit Product(const Call& call)
+        : call_(call), n_words_((call.n_in + Kind::WORD - 1) / Kind::WORD),
+          n_panels_((call.n_rows + ROWS - 1) / ROWS) {}
+
+    void run(Team& team) {
+        grow(space.inputs, n_words_ * n_panels_ * ROWS);
+        grow(space.scales, n_panels_ * ROWS);
+        grow(space.weights, team.wanted());
+        grow(space.rows, team.wanted());
+        team.run([&](int thread) {
+            grow(space.weights[thread], PIECE / OUTS * DEPTH);
+            grow(space.rows[thread], ROWS * DEPTH);
+            for (int64_t panel; (panel = team.take()) < n_panels_;)
+                lay_out_inputs(panel, space.rows[thread].data());
+            team.meet();
+            for (int64_t piece; (piece = team.take()) * PIECE < call_.n_out;)
+                compute(piece * PIECE, space.weights[thread].data());
+        });
+    }
+
+  private:
+    float* inputs(int64_t block, int64_t panel) {
+        const int64_t depth = depth_of(block);
+        return &space.inputs[(block * DEPTH * n_panels_ + panel * depth) * ROWS];
+    }
+    int64_t depth_of(int64_t block) const {
+        return std::min<int64_t>(DEPTH, n_words_ - block * DEPTH);
+    }
+
+    void lay_out_inputs(int64_t panel, float* words) {
+        const float* rows[ROWS];
+        for (int m = 0; m < ROWS; ++m) {
+            // what lies beyond the last position is never looked at
+            rows[m] = call_.x + std::min(panel * ROWS + m, call_.n_rows - 1) * call_.n_in;
+            space.scales[panel * ROWS + m] = Kind::measured(rows[m], call_.n_in);
+        }
+        for (int64_t block = 0; block * DEPTH < n_words_; ++block) {
+            const int64_t depth = depth_of(block), start = block * DEPTH;
+            for (int m = 0; m < ROWS; ++m)
+                Kind::words_of(rows[m], call_.n_in, space.scales[panel * ROWS + m], start,
+                               start + depth, words + m * DEPTH);
+            float* to = inputs(block, panel);
+            for (int64_t k = 0; k < depth; ++k)
+                UNROLL for (int m = 0; m < ROWS; ++m) to[k * ROWS + m] = words[m * DEPTH + k];
+        }
+    }
+
+    // Outputs from `first` on, of all positions.
+    void compute(int64_t first, Line* weights) {
+        const int64_t count = std::min<int64_t>(PIECE, call_.n_out - first);
+        const int64_t n_outs = (count + OUTS - 1) / OUTS;
+        for (int64_t block = 0; block * DEPTH < n_words_; ++block) {
+            const int64_t depth = depth_of(block);
+            for (int64_t n = 0; n < n_outs; ++n)
+                lay_out_weights(first + n * OUTS, block * DEPTH, depth, weights + n * depth);
+            for (int64_t few = 0; few < n_panels_; few += FEW_PANELS)
+                for (int64_t n = 0; n < n_outs; ++n)
+                    for (int64_t m = few; m < std::min(few + FEW_PANELS, n_panels_); ++m)
+                        tile(m, first + n * OUTS, block, weights + n * depth);
+        }
+    }
+
+    void lay_out_weights(int64_t first, int64_t start, int64_t depth, Line* to) {
+        using Weight = typename Kind::Weight;
+        const Weight* weight = static_cast<const Weight*>(call_.weight);
+        for (int half = 0; half < OUTS; half += 8) {
+            const Weight* rows[8];
+            for (int i = 0; i < 8; ++i)
+                rows[i] = weight + std::min(first + half + i, call_.n_out - 1) * call_.n_in;
+            int64_t k = 0;
+            for (; k + 8 <= depth && (start + k + 8) * Kind::WORD <= call_.n_in; k += 8) {
+                __m256 words[8];
+                Kind::eight(rows, start + k, words);
+                UNROLL for (int i = 0; i < 8; ++i)
+                    _mm256_store_ps(to[k + i].words + half, words[i]);
+            }
+            for (; k < depth; ++k)
+                for (int i = 0; i < 8; ++i)
+                    to[k].words[half + i] = Kind::word(rows[i], start + k, call_.n_in);
+        }
+    }
+
+    // A tile's part of the sums, which lie in `out` from block to block.
+    void tile(int64_t panel, int64_t first, int64_t block, const Line* weights) {
+        const int64_t n_rows = std::min<int64_t>(ROWS, call_.n_rows - panel * ROWS);
+        const int64_t n_outs = std::min<int64_t>(OUTS, call_.n_out - first);
+        float* out = call_.out + panel * ROWS * call_.n_out + first;
+        alignas(32) float sums[ROWS][OUTS] = {};
+        const auto copy = [&](const auto& one_row) {
+            if (n_outs == OUTS)
+                for (int64_t m = 0; m < n_rows; ++m) one_row(m, size_t(OUTS) * 4);
+            else
+                for (int64_t m = 0; m < n_rows; ++m) one_row(m, size_t(n_outs) * 4);
+        };
+        if (block)
+            copy([&](int64_t m, size_t n) { std::memcpy(sums[m], out + m * call_.n_out, n); });
+        multiply<Kind>(inputs(block, panel), weights, depth_of(block), sums);
+        if ((block + 1) * DEPTH >= n_words_) finish(panel, first, n_outs, sums);
+        copy([&](int64_t m, size_t n) { std::memcpy(out + m * call_.n_out, sums[m], n); });
+    }
+
+    void finish(int64_t panel, int64_t first, int64_t n_outs, float (*sums)[OUTS]) {
+        alignas(32) float scale[OUTS] = {}, bias[OUTS] = {};
+        if (call_.scale) std::memcpy(scale, call_.scale + first, size_t(n_outs) * 4);
+        if (call_.bias) std::memcpy(bias, call_.bias + first, size_t(n_outs) * 4);
+        for (int m = 0; m < ROWS; ++m) {
+            for (int h = 0; h < OUTS; h += 8) {
+                const __m256 number = Kind::number(_mm256_load_ps(sums[m] + h),
+                                                   _mm256_load_ps(scale + h),
+                                                   space.scales[panel * ROWS + m]);
+                _mm256_store_ps(sums[m] + h, _mm256_add_ps(number, _mm256_load_ps(bias + h)));
+            }
+            if (call_.gelu)
+                for (int n = 0; n < OUTS; ++n) sums[m][n] = gelu(sums[m][n]);
+        }
+    }
+
+    const Call& call_;
+    const int64_t n_words_, n_panels_;
+};
+
+}  // namespace
+
+BARK_EXPORT int32_t bark_has_products() { return 1; }
+
+// x [n_rows, n_in], weight [n_out, n_in], float32 or, where there are scales, int8; bias may be
+// null; gelu: of the outputs. To out [n_rows, n_out].
+BARK_EXPORT void bark_product(const float* x, const void* weight, const float* scale,
+                              const float* bias, float* out, int64_t n_rows, int64_t n_in,
+                              int64_t n_out, int32_t gelu, int32_t n_threads) {
+    std::lock_guard<std::mutex> lock(team_mutex);
+    const Call call{x, weight, scale, bias, out, n_rows, n_in, n_out, gelu != 0};
+    Team& team = team_of(n_threads);
+    if (scale)
+        Product<InInt8>(call).run(team);
+    else
+        Product<InFloat32>(call).run(team);
+}
+
+#else
+
+BARK_EXPORT int32_t bark_has_products() { return 0; }
+
+BARK_EXPORT void bark_product(const float*, const void*, const float*, const float*, float*,
+                              int64_t, int64_t, int64_t, int32_t, int32_t) {}
+
+#endif

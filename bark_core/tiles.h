@@ -1,0 +1,169 @@
+// Register tiles of ROWS positions x OUTS outputs, and what their words are: see products.cpp.
+
+#pragma once
+
+#include "native.h"
+
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && !defined(__AVX512F__)
+#define BARK_HAS_PRODUCTS 1
+
+namespace bark {
+
+constexpr int ROWS = 6, OUTS = 16;  // 12 registers of sums, of 16 that there are
+constexpr int DEPTH = 256;          // words: a tile's inputs and weights fit the first cache
+
+struct alignas(64) Line {
+    float words[OUTS];
+};
+
+// 8 x 8 words from 8 rows: out[i] are the words i of all rows.
+inline void transpose(const __m256 (&in)[8], __m256 (&out)[8]) {
+    __m256 a[8], b[8];
+    UNROLL for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm256_unpacklo_ps(in[i], in[i + 1]);
+        a[i + 1] = _mm256_unpackhi_ps(in[i], in[i + 1]);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4) {
+        b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+        b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xEE);
+        b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+        b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xEE);
+    }
+    UNROLL for (int i = 0; i < 4; ++i) {
+        out[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+        out[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+}
+
+// What a word is, and what becomes of a sum. Each has
+//   WORD: weights in a word,
+//   measured: what a row's inputs are rounded by,
+//   words_of: a row's inputs as words, from word start to stop,
+//   eight: 8 words of each of 8 outputs' weights, by words,
+//   word: one of them at the end of a row, where there may be less than 8,
+//   add: sum + the product of two words, in 8 lanes,
+//   number: a sum as a float.
+
+struct InFloat32 {
+    using Weight = float;
+    static constexpr int WORD = 1;
+
+    static float measured(const float*, int64_t) { return 1.0f; }
+    static void words_of(const float* x, int64_t, float, int64_t start, int64_t stop, float* to) {
+        std::memcpy(to, x + start, size_t(stop - start) * 4);
+    }
+    static void eight(const float* const (&rows)[8], int64_t at, __m256 (&out)[8]) {
+        __m256 in[8];
+        UNROLL for (int i = 0; i < 8; ++i) in[i] = _mm256_loadu_ps(rows[i] + at);
+        transpose(in, out);
+    }
+    static float word(const float* row, int64_t at, int64_t) { return row[at]; }
+    static __m256 add(__m256 a, __m256 b, __m256 sum) { return _mm256_fmadd_ps(a, b, sum); }
+    static __m256 number(__m256 sum, __m256, float) { return sum; }
+};
+
+struct InInt8 {
+    using Weight = int8_t;
+    static constexpr int WORD = 2;
+
+    // Of the largest input: by it all are divided. Of its bits, so that NaN is larger than all.
+    static float measured(const float* x, int64_t n_in) {
+        int32_t most = 0;
+        for (int64_t k = 0; k < n_in; ++k) {
+            int32_t bits;
+            std::memcpy(&bits, x + k, 4);
+            most = std::max(most, bits & 0x7FFFFFFF);
+        }
+        float largest;
+        std::memcpy(&largest, &most, 4);
+        return largest / range(n_in);
+    }
+    static void words_of(const float* x, int64_t n_in, float scale, int64_t start, int64_t stop,
+                         float* to) {
+        const float steps = scale > 1e-30f ? 1.0f / scale : 0.0f;
+        const __m256 many = _mm256_set1_ps(steps);
+        int16_t* out = reinterpret_cast<int16_t*>(to);
+        int64_t k = 2 * start;
+        for (; k + 16 <= std::min(2 * stop, n_in); k += 16) {
+            const __m256i low = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + k), many));
+            const __m256i high =
+                _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + k + 8), many));
+            const __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xD8);
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), both);
+            out += 16;
+        }
+        for (; k < 2 * stop; ++k)
+            *out++ = k < n_in ? int16_t(_mm_cvtss_si32(_mm_set_ss(x[k] * steps))) : 0;
+    }
+    static void eight(const int8_t* const (&rows)[8], int64_t at, __m256 (&out)[8]) {
+        __m128i in[8], a[8], b[8];
+        UNROLL for (int i = 0; i < 8; ++i)
+            in[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i] + 2 * at));
+        UNROLL for (int i = 0; i < 8; i += 2) {
+            a[i] = _mm_unpacklo_epi16(in[i], in[i + 1]);      // words 0 to 3 of two outputs
+            a[i + 1] = _mm_unpackhi_epi16(in[i], in[i + 1]);  // words 4 to 7
+        }
+        UNROLL for (int i = 0; i < 8; i += 4) {
+            b[i] = _mm_unpacklo_epi32(a[i], a[i + 2]);  // words 0 and 1 of four outputs
+            b[i + 1] = _mm_unpackhi_epi32(a[i], a[i + 2]);
+            b[i + 2] = _mm_unpacklo_epi32(a[i + 1], a[i + 3]);
+            b[i + 3] = _mm_unpackhi_epi32(a[i + 1], a[i + 3]);
+        }
+        UNROLL for (int i = 0; i < 4; ++i) {
+            const __m128i even = _mm_unpacklo_epi64(b[i], b[i + 4]);
+            const __m128i odd = _mm_unpackhi_epi64(b[i], b[i + 4]);
+            out[2 * i] = _mm256_castsi256_ps(_mm256_cvtepi8_epi16(even));
+            out[2 * i + 1] = _mm256_castsi256_ps(_mm256_cvtepi8_epi16(odd));
+        }
+    }
+    static float word(const int8_t* row, int64_t at, int64_t n_in) {
+        const int16_t pair[2] = {row[2 * at], 2 * at + 1 < n_in ? row[2 * at + 1] : int8_t(0)};
+        float word;
+        std::memcpy(&word, pair, 4);
+        return word;
+    }
+    static __m256 add(__m256 a, __m256 b, __m256 sum) {
+        const __m256i two = _mm256_madd_epi16(_mm256_castps_si256(a), _mm256_castps_si256(b));
+        return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sum), two));
+    }
+    static __m256 number(__m256 sum, __m256 scale, float of_row) {
+        const __m256 whole = _mm256_cvtepi32_ps(_mm256_castps_si256(sum));
+        return _mm256_mul_ps(whole, _mm256_mul_ps(scale, _mm256_set1_ps(of_row)));
+    }
+    // What inputs may be at most, so that no sum of n_in products leaves 32 bits.
+    static float range(int64_t n_in) {
+        return float(std::min<int64_t>(INT16_MAX, INT32_MAX / (127 * std::max<int64_t>(n_in, 1))));
+    }
+};
+
+// Inputs [depth, ROWS], weights [depth, OUTS] in words: add their products to the sums. Inputs lie
+// so many words from position to position, and from word to word.
+template <typename Kind, int TO_ROW = 1, int TO_WORD = ROWS>
+inline void multiply(const float* x, const Line* weight, int64_t depth, float (*sums)[OUTS]) {
+    __m256 all[ROWS][2];
+    UNROLL for (int m = 0; m < ROWS; ++m)
+        UNROLL for (int h = 0; h < 2; ++h) all[m][h] = _mm256_load_ps(sums[m] + 8 * h);
+#pragma GCC unroll 4
+    for (int64_t k = 0; k < depth; ++k) {
+        const __m256 low = _mm256_load_ps(weight[k].words);
+        const __m256 high = _mm256_load_ps(weight[k].words + 8);
+        UNROLL for (int m = 0; m < ROWS; ++m) {
+            const __m256 one = _mm256_broadcast_ss(x + k * TO_WORD + m * TO_ROW);
+            all[m][0] = Kind::add(one, low, all[m][0]);
+            all[m][1] = Kind::add(one, high, all[m][1]);
+        }
+    }
+    UNROLL for (int m = 0; m < ROWS; ++m)
+        UNROLL for (int h = 0; h < 2; ++h) _mm256_store_ps(sums[m] + 8 * h, all[m][h]);
+}
+
+template <typename Number>
+inline void grow(std::vector<Number>& of, int64_t size) {
+    if (int64_t(of.size()) < size) of.resize(size);
+}
+
+}  // namespace bark
+
+#else
+#define BARK_HAS_PRODUCTS 0
+#endif

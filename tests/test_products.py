@@ -1,0 +1,252 @@
+"""Laws of products of many positions: torch's numbers, each position's own, exact whole numbers."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bark_core import native, processor, products
+from bark_core.int8_linear import Int8Linear
+from tests.test_native import LEVELS
+
+# widths and heights are no multiples of a tile, a block of words is full, or it isn't
+SHAPES = [(1, 1), (17, 75), (16, 256), (48, 257), (130, 519), (5, 1030), (64, 3072)]  # out, in
+POSITIONS = [1, 5, 6, 7, 40]
+needs_products = pytest.mark.skipif(
+    "avx2" not in LEVELS or native.library() is None,
+    reason="products of our own are for AVX2, and need a compiler",
+)
+
+
+@pytest.fixture(scope="module")
+def library() -> Iterator[ctypes.CDLL]:
+    """The one for processors with AVX2 and nothing newer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(processor.VARIABLE, "avx2")
+        native.library.cache_clear()
+        found = products.library()
+        assert found is not None
+        yield found
+    native.library.cache_clear()
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def narrow(weight: Tensor) -> tuple[Tensor, Tensor]:
+    scale = weight.abs().amax(1).clamp(min=1e-12) / 127
+    return (weight / scale[:, None]).round().char(), scale
+
+
+@needs_products
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("n_positions", POSITIONS)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_float32_is_torchs_but_for_rounding(
+    library: ctypes.CDLL, shape: tuple[int, int], n_positions: int, with_bias: bool
+) -> None:
+    x, weight = normal(n_positions, shape[1]), normal(*shape, seed=1)
+    bias = normal(shape[0], seed=2) if with_bias else None
+    expected = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+    got = products.multiply(library, x, weight, bias)
+    rounding = torch.finfo(torch.float32).eps * shape[1] ** 0.5 * float(expected.abs().max())
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=rounding)
+
+
+@needs_products
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("n_positions", POSITIONS)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_int8_rounds_inputs_to_thirteen_bits_at_least(
+    library: ctypes.CDLL, shape: tuple[int, int], n_positions: int, with_bias: bool
+) -> None:
+    """Half a step of each input, of steps that are a 5,504th of the position's largest one."""
+    x, (weight, scale) = normal(n_positions, shape[1]), narrow(normal(*shape, seed=1))
+    bias = normal(shape[0], seed=2) if with_bias else None
+    exact = weight.double() * scale.double()[:, None]
+    expected = F.linear(x.double(), exact, None if bias is None else bias.double())
+    got = products.multiply(library, x, weight, bias, scale)
+    half_a_step = x.double().abs().amax(1, keepdim=True) / 5504 / 2
+    allowed = half_a_step * exact.abs().sum(1) + 1e-5 * (1 + expected.abs().max())
+    error = (got.double() - expected).abs()
+    assert bool((error <= allowed).all())
+    # errors have both signs, so that sums are far nearer than they have to be
+    assert float(error.mean()) <= float(allowed.mean()) / 2 + 1e-12
+
+
+@needs_products
+def test_int8_sums_are_whole_numbers(library: ctypes.CDLL) -> None:
+    """Inputs that are whole steps come out exactly, also where a sum is as large as can be."""
+    n_in = 4096
+    most = 2**31 // (127 * n_in)
+    x = torch.full((7, n_in), float(most))
+    x[1, ::2] = -float(most)
+    weight = torch.full((20, n_in), 127, dtype=torch.int8)
+    weight[3] = -127
+    got = products.multiply(library, x, weight, None, torch.ones(20))
+    expected = x.double() @ weight.double().T
+    torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=1e-3)
+
+
+@needs_products
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_positions_numbers_are_its_own(library: ctypes.CDLL, int8: bool) -> None:
+    x, weight = normal(40, 300), normal(50, 300, seed=1)
+    kinds = narrow(weight) if int8 else (weight, None)
+
+    def made(part: Tensor) -> Tensor:
+        return products.multiply(library, part, kinds[0], None, kinds[1])
+
+    whole = made(x)
+    for start, stop in [(0, 1), (3, 9), (39, 40), (5, 40)]:
+        assert torch.equal(made(x[start:stop]), whole[start:stop])
+
+
+@needs_products
+@pytest.mark.parametrize("int8", [False, True])
+def test_the_number_of_threads_changes_no_bit_of_a_product(
+    library: ctypes.CDLL, int8: bool
+) -> None:
+    x, weight = normal(300, 700), normal(200, 700, seed=1)
+    kinds = narrow(weight) if int8 else (weight, None)
+    threads, made = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 2, 5):
+            torch.set_num_threads(n_threads)
+            made.append(products.multiply(library, x, kinds[0], None, kinds[1]))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(made[0], made[1])
+    assert torch.equal(made[0], made[2])
+
+
+@needs_products
+def test_inputs_may_lie_anywhere(library: ctypes.CDLL) -> None:
+    wide, weight = normal(2, 9, 60), normal(31, 30, seed=1)
+    for x in (wide[:, :, ::2], wide[:, 2:7, 30:], wide.transpose(0, 1)[..., :30]):
+        expected = F.linear(x, weight)
+        got = products.multiply(library, x, weight)
+        assert got.shape == expected.shape
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@needs_products
+def test_a_gelu_is_torchs(library: ctypes.CDLL) -> None:
+    x, weight, bias = normal(13, 64), normal(70, 64, seed=1) / 4, normal(70, seed=2)
+    expected = F.gelu(F.linear(x, weight, bias))
+    got = products.multiply(library, x, weight, bias, gelu=True)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=2e-6)
+
+
+@needs_products
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("int8", [False, True])
+def test_what_isnt_finite_stays_so(library: ctypes.CDLL, bad: float, int8: bool) -> None:
+    x, weight = normal(8, 40), normal(20, 40, seed=1)
+    x[2, 33] = bad
+    kinds = narrow(weight) if int8 else (weight, None)
+    got = products.multiply(library, x, kinds[0], None, kinds[1])
+    assert not bool(got[2].isfinite().any())
+    assert bool(got[[0, 1, 3, 7]].isfinite().all())
+
+
+@needs_products
+def test_zeros_stay_zeros_in_int8(library: ctypes.CDLL) -> None:
+    weight, scale = narrow(normal(20, 40))
+    got = products.multiply(library, torch.zeros(3, 40), weight, None, scale)
+    assert torch.equal(got, torch.zeros(3, 20))
+
+
+@needs_products
+def test_an_int8_layer_keeps_no_second_copy(library: ctypes.CDLL) -> None:
+    linear, x = nn.Linear(40, 30), normal(2, 9, 40)
+    layer = Int8Linear(linear)
+    assert layer.packed is None
+    assert (layer(x) - linear(x)).abs().max() < 0.05
+
+
+@needs_products
+def test_without_products_torch_multiplies(
+    library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with a layer that was made when they were there."""
+    linear, x = nn.Linear(40, 30), normal(2, 9, 40)
+    before = Int8Linear(linear)
+    monkeypatch.setenv(processor.VARIABLE, "baseline")
+    native.library.cache_clear()
+    try:
+        assert products.library() is None
+        after = Int8Linear(linear)
+        assert torch.equal(before(x), after(x))
+        assert (after(x) - linear(x)).abs().max() < 0.1
+    finally:
+        monkeypatch.undo()
+        native.library.cache_clear()
+
+
+def heads(n: int, *, length: int, seed: int, head_dim: int = 20, n_head: int = 3) -> Tensor:
+    """[B, H, n, D], the last of `length` positions, lying as a fused projection leaves them."""
+    made = normal(2, length, n_head, 2, head_dim, seed=seed)
+    return made[:, length - n :, :, 1].transpose(1, 2)
+
+
+@needs_products
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("n_query", "n_keys"), [(1, 1), (1, 40), (7, 7), (50, 50), (49, 300), (3, 600), (130, 257)]
+)
+@pytest.mark.parametrize("head_dim", [16, 20, 64])
+def test_attention_is_torchs_but_for_rounding(
+    library: ctypes.CDLL, n_query: int, n_keys: int, head_dim: int, causal: bool
+) -> None:
+    n_query = min(n_query, n_keys)
+    q = heads(n_query, length=n_keys, seed=0, head_dim=head_dim) * 3
+    k, v = (heads(n_keys, length=n_keys, seed=seed, head_dim=head_dim) for seed in (1, 2))
+    n_past = n_keys - n_query
+    mask = torch.ones(n_query, n_keys, dtype=torch.bool).tril(n_past) if causal else None
+    expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), attn_mask=mask)
+    got = products.attend(library, q, k, v, n_past if causal else None)
+    torch.testing.assert_close(
+        got.double(), expected.transpose(1, 2).flatten(2), rtol=1e-4, atol=1e-5
+    )
+
+
+@needs_products
+def test_what_a_position_attends_to_is_its_own_affair(library: ctypes.CDLL) -> None:
+    """Whatever the queries beside it, and however many threads."""
+    q, k, v = (heads(300, length=300, seed=seed) for seed in range(3))
+    whole = products.attend(library, q, k, v, 0)
+    threads = torch.get_num_threads()
+    try:
+        for n_threads, start, stop in [(1, 0, 300), (5, 0, 300), (2, 7, 8), (2, 100, 290)]:
+            torch.set_num_threads(n_threads)
+            part = products.attend(library, q[:, :, start:stop], k[:, :, :stop], v, start)
+            assert torch.equal(part, whole[:, start:stop])
+    finally:
+        torch.set_num_threads(threads)
+
+
+@needs_products
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_attention_hides_nothing_that_isnt_finite(library: ctypes.CDLL, bad: float) -> None:
+    q, k, v = (heads(40, length=40, seed=seed).contiguous() for seed in range(3))
+    q[0, 0, 5, 0] = bad
+    got = products.attend(library, q, k, v, 0)
+    assert not bool(got[0, 5].isfinite().all())
+    assert bool(got[0, :5].isfinite().all())
+
+
+@needs_products
+def test_gradients_are_torchs(library: ctypes.CDLL) -> None:
+    """Our own have none: training computes with torch."""
+    x, weight = normal(3, 4), normal(5, 4).requires_grad_()
+    assert products.library_for(x, weight) is None
+    with torch.no_grad():
+        assert products.library_for(x, weight) is not None
+    assert products.library_for(x.double(), weight.detach()) is None
