@@ -7,7 +7,7 @@
 // Each output is summed by one thread in one register, from the first input to the last,
 // whatever the tile it falls into.
 
-#include "native.h"
+#include "tiles.h"
 
 namespace {
 
@@ -89,10 +89,44 @@ inline void tile(const Weight* weight, const float* const* x, int n_in, int64_t 
         }
 }
 
+#if BARK_HAS_PRODUCTS
+// The same with inputs in int16, in whole numbers: half the work of making float32 of weights.
+template <int N, int M>
+inline void tile(const int8_t* weight, const int16_t* const* x, int n_in, int64_t ahead,
+                 float (*out)[N]) {
+    __m256i sums[N][M];
+    UNROLL for (int n = 0; n < N; ++n)
+        UNROLL for (int m = 0; m < M; ++m) sums[n][m] = _mm256_setzero_si256();
+    int i = 0;
+    for (; i + 16 <= n_in; i += 16) {
+        __m256i inputs[M];
+        UNROLL for (int m = 0; m < M; ++m)
+            inputs[m] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x[m] + i));
+        UNROLL for (int n = 0; n < N; ++n) {
+            const int8_t* row = weight + int64_t(n) * n_in + i;
+            if (ahead && i % 64 == 0) fetch_ahead(row + ahead);
+            const __m256i w =
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row)));
+            UNROLL for (int m = 0; m < M; ++m)
+                sums[n][m] = _mm256_add_epi32(sums[n][m], _mm256_madd_epi16(w, inputs[m]));
+        }
+    }
+    UNROLL for (int n = 0; n < N; ++n)
+        UNROLL for (int m = 0; m < M; ++m) {
+            __m128i four = _mm_add_epi32(_mm256_castsi256_si128(sums[n][m]),
+                                         _mm256_extracti128_si256(sums[n][m], 1));
+            four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
+            int32_t total = _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xB1)));
+            for (int j = i; j < n_in; ++j) total += weight[int64_t(n) * n_in + j] * x[m][j];
+            out[m][n] = float(total);
+        }
+}
+#endif
+
 constexpr int PIECE = 16;  // outputs that a thread takes at a time
 
-template <int N, typename Weight>
-inline void tiles(const Weight* weight, int n_in, const float* const* x, int n_rows, float* out) {
+template <int N, typename Weight, typename Input>
+inline void tiles(const Weight* weight, int n_in, const Input* const* x, int n_rows, float* out) {
     int m = 0;
     const auto run = [&](auto rows) {
         constexpr int M = decltype(rows)::value;
@@ -112,8 +146,8 @@ inline void tiles(const Weight* weight, int n_in, const float* const* x, int n_r
 }
 
 // Outputs start .. stop - 1 of a linear layer for all rows: out [n_rows, PIECE].
-template <typename Weight>
-void piece_of(const void* of, int n_in, int start, int stop, const float* const* x, int n_rows,
+template <typename Weight, typename Input>
+void piece_of(const void* of, int n_in, int start, int stop, const Input* const* x, int n_rows,
               float* out) {
     const Weight* weight = static_cast<const Weight*>(of) + int64_t(start) * n_in;
     int n = 0;
@@ -124,22 +158,60 @@ void piece_of(const void* of, int n_in, int start, int stop, const float* const*
     for (; n < count; ++n) tiles<1>(weight + int64_t(n) * n_in, n_in, x, n_rows, out + n);
 }
 
+// What a thread needs for a linear layer.
+struct Working {
+    std::vector<float> out;  // [row, PIECE]
+#if BARK_HAS_PRODUCTS
+    std::vector<float> numbers;  // inputs in int16, of each row
+    std::vector<float> scales;   // of each row
+    std::vector<const int16_t*> rows;
+
+    void narrow(const float* const* x, int n_in, int n_rows) {
+        const int64_t words = (n_in + 1) / 2;
+        numbers.resize(size_t(words * n_rows));
+        scales.resize(size_t(n_rows));
+        rows.resize(size_t(n_rows));
+        for (int m = 0; m < n_rows; ++m) {
+            float* to = &numbers[size_t(words * m)];
+            scales[m] = InInt8::measured(x[m], n_in);
+            InInt8::words_of(x[m], n_in, scales[m], 0, words, to);
+            rows[m] = reinterpret_cast<const int16_t*>(to);
+        }
+    }
+#endif
+};
+
 // One thread's share of a linear layer's outputs first .. first + n_out - 1:
-// take(row, output, value) gets each of them.
+// take(row, output, count, values) gets some that follow each other.
 template <typename Take>
 inline void linear(Team& team, const Linear& layer, int first, int n_out, int n_in,
-                   const float* const* x, int n_rows, std::vector<float>& out, const Take& take) {
-    const auto compute = layer.kind == INT8 ? piece_of<int8_t> : piece_of<float>;
+                   const float* const* x, int n_rows, Working& own, const Take& take) {
+    own.out.resize(size_t(n_rows) * PIECE);
+#if BARK_HAS_PRODUCTS
+    if (layer.kind == INT8) own.narrow(x, n_in, n_rows);
+#endif
     for (int piece; (piece = team.take()) * PIECE < n_out;) {
         const int start = first + piece * PIECE, stop = std::min(first + n_out, start + PIECE);
-        compute(layer.weight, n_in, start, stop, x, n_rows, out.data());
-        for (int m = 0; m < n_rows; ++m)
-            for (int n = start; n < stop; ++n) {
-                float value = out[size_t(m) * PIECE + (n - start)];
-                if (layer.scale) value *= layer.scale[n];
-                if (layer.bias) value += layer.bias[n];
-                take(m, n, value);
-            }
+        const int count = stop - start;
+        float* out = own.out.data();
+        if (layer.kind == FLOAT32)
+            piece_of<float>(layer.weight, n_in, start, stop, x, n_rows, out);
+        else {
+#if BARK_HAS_PRODUCTS
+            piece_of<int8_t>(layer.weight, n_in, start, stop, own.rows.data(), n_rows, out);
+            for (int m = 0; m < n_rows; ++m)
+                for (int n = 0; n < count; ++n) out[m * PIECE + n] *= own.scales[m];
+#else
+            piece_of<int8_t>(layer.weight, n_in, start, stop, x, n_rows, out);
+#endif
+        }
+        for (int m = 0; m < n_rows; ++m, out += PIECE) {
+            if (layer.scale)
+                for (int n = 0; n < count; ++n) out[n] *= layer.scale[start + n];
+            if (layer.bias)
+                for (int n = 0; n < count; ++n) out[n] += layer.bias[start + n];
+            take(m, start, count, out);
+        }
     }
 }
 
@@ -195,13 +267,13 @@ void attend(const float* query, const Number* keys, const Number* values, int n,
 struct Space {
     Space(const Model& model, int n_rows, int n_threads, int64_t n_positions)
         : residual(size_t(n_rows) * model.width), query(residual.size()), mixed(residual.size()),
-          wide(residual.size() * 4), normed(n_threads), scores(n_threads), outputs(n_threads) {
+          wide(residual.size() * 4), normed(n_threads), scores(n_threads), working(n_threads) {
         for (auto& of_thread : normed) of_thread.resize(residual.size());
         for (auto& of_thread : scores) of_thread.resize(n_positions);
-        for (auto& of_thread : outputs) of_thread.resize(size_t(n_rows) * PIECE);
     }
     std::vector<float> residual, query, mixed, wide;
-    std::vector<std::vector<float>> normed, scores, outputs;  // each thread's own
+    std::vector<std::vector<float>> normed, scores;  // each thread's own
+    std::vector<Working> working;
 };
 
 // One thread's part of a step.
@@ -262,22 +334,30 @@ class Step {
 
     void query_keys_values(const Linear& layer, int l) {
         linear(team_, layer, 0, 3 * width_, width_, normed_.data(), n_rows_,
-               space_.outputs[thread_], [&](int m, int n, float value) {
-                   if (n < width_) {
-                       space_.query[size_t(m) * width_ + n] = value;
-                       return;
+               space_.working[thread_], [&](int m, int start, int count, const float* values) {
+                   for (int i = 0; i < count;) {
+                       const int n = start + i, place = n % head_dim_;
+                       const int run = std::min(count - i, head_dim_ - place);
+                       keep(rows_[m], m, l, n, run, values + i);
+                       i += run;
                    }
-                   const Row& row = rows_[m];
-                   const int channel = n % width_;
-                   const int64_t at = l * row.layer_stride +
-                                      channel / head_dim_ * row.head_stride +
-                                      row.position * head_dim_ + channel % head_dim_;
-                   void* cache = n < 2 * width_ ? row.keys : row.values;
-                   if (row.half)
-                       static_cast<Half*>(cache)[at] = Half(value);
-                   else
-                       static_cast<float*>(cache)[at] = value;
                });
+    }
+
+    // Some queries, keys or values of one head.
+    void keep(const Row& row, int m, int l, int n, int count, const float* values) {
+        if (n < width_) {
+            std::copy_n(values, count, &space_.query[size_t(m) * width_ + n]);
+            return;
+        }
+        const int channel = n % width_;
+        const int64_t at = l * row.layer_stride + channel / head_dim_ * row.head_stride +
+                           row.position * head_dim_ + channel % head_dim_;
+        void* cache = n < 2 * width_ ? row.keys : row.values;
+        if (row.half)
+            std::copy_n(values, count, static_cast<Half*>(cache) + at);
+        else
+            std::copy_n(values, count, static_cast<float*>(cache) + at);
     }
 
     void attend_all(int l) {
@@ -303,14 +383,18 @@ class Step {
 
     void widen(const Linear& layer) {
         linear(team_, layer, 0, 4 * width_, width_, normed_.data(), n_rows_,
-               space_.outputs[thread_], [&](int m, int n, float value) {
-                   space_.wide[size_t(m) * width_ * 4 + n] = gelu(value);
+               space_.working[thread_], [&](int m, int start, int count, const float* values) {
+                   float* to = &space_.wide[size_t(m) * width_ * 4 + start];
+                   for (int n = 0; n < count; ++n) to[n] = gelu(values[n]);
                });
     }
 
     void add(const Linear& layer, int n_in, const float* const* x) {
-        linear(team_, layer, 0, width_, n_in, x, n_rows_, space_.outputs[thread_],
-               [&](int m, int n, float value) { residual(m)[n] += value; });
+        linear(team_, layer, 0, width_, n_in, x, n_rows_, space_.working[thread_],
+               [&](int m, int start, int count, const float* values) {
+                   float* to = residual(m) + start;
+                   for (int n = 0; n < count; ++n) to[n] += values[n];
+               });
     }
 
     const Model& model_;
@@ -357,8 +441,10 @@ BARK_EXPORT void bark_logits(const Model* model, const float* hidden, int32_t n_
     team.run([&](int) {
         std::vector<const float*> x(n_rows);
         for (int m = 0; m < n_rows; ++m) x[m] = hidden + m * model->width;
-        std::vector<float> piece(size_t(n_rows) * PIECE);
-        linear(team, model->head, start, count, int(model->width), x.data(), n_rows, piece,
-               [&](int m, int n, float value) { out[int64_t(m) * count + n - start] = value; });
+        Working own;
+        linear(team, model->head, start, count, int(model->width), x.data(), n_rows, own,
+               [&](int m, int first, int n, const float* values) {
+                   std::copy_n(values, n, out + int64_t(m) * count + first - start);
+               });
     });
 }
