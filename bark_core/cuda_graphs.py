@@ -52,8 +52,11 @@ class FineGraphs:
         self._capture: Capture | None = Capture()
         self._graphs: dict[tuple[int, ...], tuple[Tensor, Tensor, Callable[[], None]]] = {}
 
-    def __call__(self, codebook: int, codes: Tensor) -> Tensor:
-        """Logits as `FineGPT` gives them; of few windows only until the next call."""
+    def __call__(self, codebook: int, codes: Tensor, n_out: int | None = None) -> Tensor:
+        """Logits as `FineGPT` gives them; of few windows only until the next call.
+
+        Those of all frames, whatever is asked for: a graph's shapes are always the same.
+        """
         key = (codebook, *codes.shape)
         if key not in self._graphs and len(codes) <= GRAPH_WINDOWS and self._capture is not None:
             self._try(key, codebook, codes, self._capture)

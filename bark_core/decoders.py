@@ -29,7 +29,7 @@ def cuda_options(placement: Placement) -> CudaOptions:
     return CudaOptions(weights=placement.weights, cache=placement.cache)
 
 
-def fine_forward(model: FineGPT, placement: Placement) -> Callable[[int, Tensor], Tensor]:
+def fine_forward(model: FineGPT, placement: Placement) -> Callable[[int, Tensor, int], Tensor]:
     """`FineGPT.forward` for a model that is on its device; good for one logits at a time."""
     if placement.device.type == "cuda":
         return FineGraphs(model)

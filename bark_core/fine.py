@@ -137,9 +137,16 @@ class FineWork:
         start = self._steps[self.done][0]
         return self._codes[start : start + self._layout.fine_window]
 
-    def fill(self, logits: Tensor) -> None:
-        """Do this step: draw the codes of its frames from the window's logits, [T, V].
+    @property
+    def n_wanted(self) -> int:
+        """How many of the window's last frames this step fills."""
+        return self._layout.fine_window - self._steps[self.done][1]
 
+    def fill(self, logits: Tensor) -> None:
+        """Do this step: draw the codes of its frames.
+
+        Args:
+            logits: of the window's last frames, [n, V], at least of those that it fills.
         Raises:
             GenerationError: they aren't finite.
         """
@@ -147,7 +154,7 @@ class FineWork:
         # a view: what is filled here is seen by the later codebooks and windows
         own = slice(start + fill, start + self._layout.fine_window)
         drawn = self._draws[own, codebook - self._layout.n_coarse_codebooks]
-        live = logits[fill:, : self._layout.codebook_size]
+        live = logits[len(logits) - self.n_wanted :, : self._layout.codebook_size]
         self._codes[own, codebook] = draw_codes(live, self._params, drawn)
         self.done += 1
 
@@ -308,7 +315,7 @@ def generate_fine(
 
 def _step(model: FineGPT, work: FineWork) -> None:
     with torch.inference_mode():
-        work.fill(model(work.codebook, work.window()[None])[0])
+        work.fill(model(work.codebook, work.window()[None], work.n_wanted)[0])
 
 
 def joined(before: FineCodes | None, more: FineCodes) -> FineCodes:

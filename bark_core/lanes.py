@@ -177,7 +177,7 @@ class FineLane:
     def __init__(self, cascade: Cascade, n_rows: int) -> None:
         self._model = cascade.fine
         self._placement = cascade.placement
-        self._forward: Callable[[int, Tensor], Tensor] | None = None
+        self._forward: Callable[[int, Tensor, int], Tensor] | None = None
         self._n_rows = n_rows
 
     def wanted(self, takes: Sequence[TakeRun]) -> bool:
@@ -193,7 +193,8 @@ class FineLane:
             windows = torch.stack([work.window() for _, work in chosen])
             if self._forward is None:
                 self._forward = fine_forward(self._model, self._placement)
-            logits = self._forward(chosen[0][1].codebook, windows)
+            n_wanted = max(work.n_wanted for _, work in chosen)
+            logits = self._forward(chosen[0][1].codebook, windows, n_wanted)
             for (take, work), own in zip(chosen, logits, strict=True):
                 with its_error("drawing fine codes", take):
                     work.fill(own)

@@ -541,15 +541,16 @@ class FineGPT(nn.Module):
         assert isinstance(weight, Tensor)
         return weight.dtype
 
-    def forward(self, codebook: int, codes: Tensor) -> Tensor:
-        """Logits of one codebook for every frame.
+    def forward(self, codebook: int, codes: Tensor, n_out: int | None = None) -> Tensor:
+        """Logits of one codebook for every frame, or for the last ones.
 
         Args:
             codebook: n_codes_given..n_codes_total - 1.
             codes: integers [B, T, n_codes_total]; those of `codebook` itself are seen too (as
                 padding, or as an earlier window left them), later ones are not.
+            n_out: only the last so many frames' are wanted; all of them by default.
         Returns:
-            [B, T, V].
+            [B, n_out, V].
         Raises:
             InvalidTokens: no head for that codebook, or a window longer than the block size.
         """
@@ -562,8 +563,10 @@ class FineGPT(nn.Module):
         seen = [table(codes[:, :, i]) for i, table in enumerate(self._tables()[: codebook + 1])]
         positions = self.transformer["wpe"](torch.arange(length, device=codes.device))
         x = torch.stack(seen, dim=-1).sum(dim=-1) + positions
-        for block in self._blocks():
-            x = block(x)
+        blocks = self._blocks()
+        for layer, block in enumerate(blocks):
+            # the last layer needs nothing of the other frames but their keys and values
+            x = block(x, n_out=n_out if layer == len(blocks) - 1 else None)
         logits: Tensor = self.lm_heads[codebook - given](self.transformer["ln_f"](x))
         return logits
 

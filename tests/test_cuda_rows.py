@@ -288,4 +288,4 @@ def test_the_fine_stage_in_graphs_gives_the_same_logits() -> None:
     for n_windows in (1, 3, 1, 2):  # of more windows than graphs are made for, too
         for codebook in (2, 7):
             codes = torch.randint(0, 20, (n_windows, 16, 8), device=DEVICE)
-            torch.testing.assert_close(forward(codebook, codes), model(codebook, codes))
+            torch.testing.assert_close(forward(codebook, codes, 16), model(codebook, codes))

@@ -196,6 +196,12 @@ def test_fine_sees_both_ways_but_no_later_codebook(fine: FineGPT) -> None:
         assert bool(difference[-1] > 1e-5) is seen
 
 
+@pytest.mark.parametrize("n_out", [1, 7, 20])
+def test_fewer_frames_out_are_the_last_of_all(fine: FineGPT, n_out: int) -> None:
+    codes = torch.randint(0, 16, (2, 20, 8), generator=torch.Generator().manual_seed(0))
+    assert_the_same_but_for_rounding(fine(3, codes, n_out), fine(3, codes)[:, 20 - n_out :])
+
+
 @pytest.mark.parametrize("codebook", [-1, 0, 8])
 def test_fine_predicts_only_what_it_has_heads_for(fine: FineGPT, codebook: int) -> None:
     with pytest.raises(InvalidTokens, match=r"1\.\.7"):

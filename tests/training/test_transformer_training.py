@@ -196,7 +196,7 @@ def test_fine_loss_is_least_for_the_entries_that_are_nearest(corpus: Corpus) -> 
     class Knowing(FineGPT):
         sharp = 100.0
 
-        def forward(self, codebook: int, codes: Tensor) -> Tensor:
+        def forward(self, codebook: int, codes: Tensor, n_out: int | None = None) -> Tensor:
             true = batch.codes[..., codebook].clamp_max(LAYOUT.codebook_size - 1)
             return self.sharp * nn.functional.one_hot(true, LAYOUT.codebook_size).float()
 
