@@ -140,6 +140,8 @@ inline void tiles(const Weight* weight, int n_in, const Input* const* x, int n_r
     };
 #if defined(__AVX512F__)  // has the registers for it
     while (n_rows - m >= 4) run(std::integral_constant<int, 4>{});
+#else  // three where no single one is left by it
+    while (n_rows - m >= 3 && n_rows - m != 4) run(std::integral_constant<int, 3>{});
 #endif
     while (n_rows - m >= 2) run(std::integral_constant<int, 2>{});
     while (n_rows - m >= 1) run(std::integral_constant<int, 1>{});
@@ -222,13 +224,21 @@ void attend(const float* query, const Number* keys, const Number* values, int n,
     const float scale = 1.0f / std::sqrt(float(head_dim));
     const int64_t ahead = 16 * int64_t(head_dim);
     float best = -INFINITY;
-    for (int t = 0; t < n; ++t) {
-        float score[1][1];
-        tile<1, 1>(keys + int64_t(t) * head_dim, &query, head_dim, ahead, score);
-        scores[t] = score[0][0] * scale;
-        best = std::max(best, scores[t]);
-    }
-    for (int t = 0; t < n; ++t) scores[t] = fast_exp(scores[t] - best);
+    int t = 0;
+    const auto score = [&](auto n_tag) {
+        constexpr int N = decltype(n_tag)::value;
+        for (; t + N <= n; t += N) {
+            float some[1][N];
+            tile<N, 1>(keys + int64_t(t) * head_dim, &query, head_dim, ahead, some);
+            for (int i = 0; i < N; ++i) {
+                scores[t + i] = some[0][i] * scale;
+                best = std::max(best, scores[t + i]);
+            }
+        }
+    };
+    score(std::integral_constant<int, 4>{});  // sums enough to fill the pipes
+    score(std::integral_constant<int, 1>{});
+    for (t = 0; t < n; ++t) scores[t] = fast_exp(scores[t] - best);
     const float total = strand_sum(n, [=](int t) { return scores[t]; });
     const float share = 1.0f / total;
     int i = 0;
@@ -236,12 +246,13 @@ void attend(const float* query, const Number* keys, const Number* values, int n,
         constexpr int N = decltype(n_tag)::value;
         for (; i + N * LANES <= head_dim; i += N * LANES) {
             Vec sums[N];
-            for (int j = 0; j < N; ++j) sums[j] = zero();
+            UNROLL for (int j = 0; j < N; ++j) sums[j] = zero();
             for (int at = 0; at < n; ++at) {
                 const Vec weight = spread(scores[at]);
                 const Number* value = values + int64_t(at) * head_dim + i;
-                for (int j = 0; j < N; ++j) {
-                    fetch_ahead(value + j * LANES + ahead);
+                UNROLL for (int j = 0; j < N; ++j) {
+                    if (j * LANES * sizeof(Number) % 64 == 0)
+                        fetch_ahead(value + j * LANES + ahead);
                     sums[j] = fma(weight, load(value + j * LANES), sums[j]);
                 }
             }
@@ -252,6 +263,7 @@ void attend(const float* query, const Number* keys, const Number* values, int n,
             }
         }
     };
+    weigh(std::integral_constant<int, 8>{});  // 64 channels in AVX2: the values come past once
     weigh(std::integral_constant<int, 4>{});
     weigh(std::integral_constant<int, 1>{});
     for (; i < head_dim; ++i) {
