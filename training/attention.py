@@ -20,7 +20,7 @@ def _causal_mask(length: int, dtype: torch.dtype) -> Tensor:
 
 
 def _attend(self: SelfAttention, q: Tensor, k: Tensor, v: Tensor, n_past: int) -> Tensor:
-    """As `SelfAttention._attend`, without a cache: [B, H, T, D] each."""
+    """As `SelfAttention._attend_with_torch`, without a cache: [B, H, T, D] each."""
     if n_past or q.shape[2] != k.shape[2] or q.device.type != "cpu" or not torch.is_grad_enabled():
         return _fused(self, q, k, v, n_past)
     batch, heads, length, width = q.shape
@@ -35,9 +35,9 @@ def _attend(self: SelfAttention, q: Tensor, k: Tensor, v: Tensor, n_past: int) -
     return torch.bmm(weights, v).view(batch, heads, length, width)
 
 
-_fused = SelfAttention._attend
+_fused = SelfAttention._attend_with_torch
 
 
 def use_plain_products() -> None:
     """Make every transformer of this process attend this way while it learns."""
-    SelfAttention._attend = _attend  # type: ignore[method-assign]
+    SelfAttention._attend_with_torch = _attend  # type: ignore[method-assign]
