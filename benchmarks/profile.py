@@ -31,11 +31,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import torch
-from torch.profiler import ProfilerActivity
+from torch.profiler import ProfilerActivity, record_function
 
-from bark_core import Engine, fine, lanes, rows
+from bark_core import Engine, fine, lanes, products, rows
 from bark_core.cascade import Cascade
 from bark_core.cuda_graphs import FineGraphs
 from bark_core.cuda_rows import CudaRows
@@ -168,12 +169,32 @@ def measure(cascade: Cascade, batch: int, seconds: float) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def _own_products_named() -> Iterator[None]:
+    """Have torch's profiler see what is compiled here, too."""
+
+    def named(name: str) -> Callable[..., Any]:
+        work = getattr(products, name)
+
+        @functools.wraps(work)
+        def recorded(*args: Any, **options: Any) -> Any:
+            with record_function(f"bark::{name}"):
+                return work(*args, **options)
+
+        return recorded
+
+    with contextlib.ExitStack() as stack:
+        for name in ("multiply", "attend"):
+            stack.enter_context(mock.patch.object(products, name, named(name)))
+        yield
+
+
 def operations(cascade: Cascade, seconds: float) -> list[dict[str, Any]]:
     """What one request has a device do, by the names of kernels or of torch's operations."""
     request = request_for(cascade, seconds)
     on_cuda = cascade.placement.device.type == "cuda"
     activity = ProfilerActivity.CUDA if on_cuda else ProfilerActivity.CPU
-    with Engine(cascade, max_batch=1) as engine:
+    with _own_products_named(), Engine(cascade, max_batch=1) as engine:
         engine.submit(request).wait()  # all that is compiled and captured at first use
         with torch.profiler.profile(activities=[activity]) as found:
             # kernels are seen whoever launches them, operations on this thread only

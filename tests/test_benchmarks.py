@@ -75,7 +75,8 @@ def test_time_inside_of_a_part_counts_once() -> None:
 
 def test_operations_have_names_and_times(tiny_cascade: Cascade) -> None:
     found = profile.operations(tiny_cascade, 0.3)
-    assert any("mm" in one["name"] for one in found)
+    # torch's products, or our own
+    assert any("mm" in one["name"] or one["name"] == "bark::multiply" for one in found)
     assert found[0]["seconds"] >= found[-1]["seconds"] >= 0
 
 
