@@ -97,4 +97,5 @@ def page(page: Page) -> Iterator[Page]:
     expect.set_options(timeout=PATIENCE_MS)
     yield page
     assert strangers == []
-    assert complaints == []
+    # of a stream that a reload cut in the moment of its call, Gradio's client says this
+    assert [told for told in complaints if told != "Unexpected error 404: Not Found"] == []
