@@ -3,8 +3,9 @@
 Each output has a scale of its own. With many positions, what comes in is rounded as it comes: on
 processors with AVX2 and nothing newer to 13 bits or more, with a scale for each position (see
 `products`), elsewhere to int8, with one scale for all of it: right for prompts, a chunk of one
-prompt at a time. Decode steps read the same weights but keep what comes in as it is, so that a
-row's result doesn't depend on its neighbours.
+prompt at a time. Decode steps read the same weights, with inputs that are rounded row by row on
+processors of the first kind and stay as they are elsewhere: a row's result doesn't depend on its
+neighbours.
 """
 
 from __future__ import annotations
