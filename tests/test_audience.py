@@ -17,7 +17,7 @@ import pytest
 
 from tests.page_model import save_page_model
 from tests.served import Served, serving
-from webui.audience import Audience, page_of
+from webui.audience import AGAIN_AFTER_S, SILENCE_S, Audience, Turn, page_of
 from webui.settings import StudioSettings
 
 
@@ -87,6 +87,39 @@ def test_a_page_that_is_away_attaches_again() -> None:
         assert again.held
         assert again.signs["page"] == seat.signs["page"]
         assert again.signs["seat"] != seat.signs["seat"]
+
+
+def test_a_watcher_says_again_what_it_said_last() -> None:
+    clock = Clock()
+    seat = Audience(clock=clock).seat("jobs", request_of("a"))
+    assert seat.done
+
+    def turns(until_s: float) -> list[tuple[float, Turn]]:
+        told: list[tuple[float, Turn]] = []
+        while clock.now < until_s:
+            clock.now += 0.25
+            if (turn := seat.turn(news=False)) is not Turn.WAIT:
+                told.append((clock.now, turn))
+        return told
+
+    assert turns(5.0) == [(SILENCE_S, Turn.SIGN)]
+    assert seat.turn(news=True) is Turn.SPEAK
+    assert not seat.done
+    first, second = (5.0 + after_s for after_s in AGAIN_AFTER_S)
+    # between them and after them it only shows that it is there
+    expected: list[tuple[float, Turn]] = [
+        (first, Turn.SPEAK),
+        (first + SILENCE_S, Turn.SIGN),
+        (second, Turn.SPEAK),
+        (second + SILENCE_S, Turn.SIGN),
+    ]
+    assert turns(second + SILENCE_S) == expected
+    assert seat.done
+    # news on news: what was said before is not said again
+    assert seat.turn(news=True) is Turn.SPEAK
+    clock.now += AGAIN_AFTER_S[0] / 2
+    assert seat.turn(news=True) is Turn.SPEAK
+    assert [turn for _, turn in turns(clock.now + 10)].count(Turn.SPEAK) == len(AGAIN_AFTER_S)
 
 
 def test_nobody_looks_at_a_studio_that_closes() -> None:

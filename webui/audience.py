@@ -5,6 +5,9 @@ has gone only when its watcher speaks the next time. One that waits for news wou
 of a closed page for ever, and once all places are taken nothing on any page runs again. So a
 watcher speaks every few seconds, if only to say nothing, and ends when its page has not said for
 a while that it is there.
+
+Answers to presses come beside what a watcher says, and one that was made earlier may arrive later:
+"stopping" over "stopped". So a watcher says again, twice, what it said last.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from enum import Enum, auto
 from types import TracebackType
 from typing import Self
 
@@ -27,8 +31,17 @@ from webui.answers import nothing
 
 LEASE_S = 150.0  # browsers run the timers of a tab in the background once a minute
 SILENCE_S = 3.0
+AGAIN_AFTER_S = (0.75, 4.0)  # on a busy machine an answer may be late
 TICK_S = 30.0
 LOOK_EVERY_S = 0.15
+
+
+class Turn(Enum):
+    """What a watcher does at a look."""
+
+    SPEAK = auto()
+    SIGN = auto()  # say nothing, aloud: only then Gradio ends it with its page
+    WAIT = auto()
 
 
 class Audience:
@@ -108,7 +121,9 @@ class Seat:
     def __init__(self, audience: Audience, page: str, what: str) -> None:
         self.page, self.what = page, what
         self._audience = audience
-        self._spoke = time.monotonic()
+        self._clock = audience._clock
+        self._spoke = self._told = self._clock()  # when it said anything; anything new
+        self._again: tuple[float, ...] = ()  # after how long it says that again
         self._id = secrets.token_hex(4)
 
     @property
@@ -129,13 +144,25 @@ class Seat:
         """
         return {"page": self.page, "seat": self._id, "tick": int(time.monotonic() // TICK_S)}
 
-    @property
-    def silent(self) -> bool:
-        """It is time to say something, or nothing: only then Gradio ends it with its page."""
-        return time.monotonic() - self._spoke >= SILENCE_S
+    def turn(self, *, news: bool) -> Turn:
+        """Whether it says now what there is to see, and whether that is new or not."""
+        now = self._clock()
+        if news:
+            self._told, self._again = now, AGAIN_AFTER_S
+        elif self._again and now - self._told >= self._again[0]:
+            self._again = self._again[1:]
+        elif now - self._spoke >= SILENCE_S:
+            self._spoke = now
+            return Turn.SIGN
+        else:
+            return Turn.WAIT
+        self._spoke = now
+        return Turn.SPEAK
 
-    def speaks(self) -> None:
-        self._spoke = time.monotonic()
+    @property
+    def done(self) -> bool:
+        """All was said, as often as it is said."""
+        return not self._again
 
     async def rest(self, *, busy: bool) -> None:
         """Until the next look: soon where something changes all the time."""

@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 
 from webui import script_view
+from webui.audience import Turn
 from webui.html import remark
 from webui.languages import _
 from webui.page import Page
@@ -159,12 +160,11 @@ def _connect_watching(tab: ScriptTab, page: Page, demo: Any, looks: Looks) -> No
             try:
                 while seat.held:
                     now = await asyncio.to_thread(looks.shown, look, shown)
-                    if now != shown:
-                        seat.speaks()
+                    turn = seat.turn(news=now != shown)
+                    if turn is Turn.SPEAK:
                         yield now.values
                         shown = now
-                    elif seat.silent:
-                        seat.speaks()
+                    elif turn is Turn.SIGN:
                         yield nothing
                     await seat.rest(busy=now.busy)
                 # Gradio sends the last values again at the end, over those of who took over

@@ -14,6 +14,7 @@ import gradio as gr
 from bark_core import BarkError, InvalidSetting, examples
 from webui import voices_roll as rolling
 from webui import voices_view as view
+from webui.audience import Turn
 from webui.generate_view import kind_titles
 from webui.languages import _
 from webui.page import Page, event_of, held, held_number
@@ -448,9 +449,10 @@ def _connect_rolls(tab: VoicesTab, page: Page, shelf: VoicesShelf, opened: Any) 
         return *_shown(shelf, look), said, rolls, group
 
     inputs = {*tab.looked_at, page.model, tab.group, page.browser}
-    tab.rolls.act(guarded(act), inputs, outputs, **PRIVATE).then(
-        guarded(_hear(shelf)), **_hearing(tab, page)
-    )
+    acted = tab.rolls.act(guarded(act), inputs, outputs, **PRIVATE)
+    acted.then(guarded(_hear(shelf)), **_hearing(tab, page))
+    # whoever watched may know the group that was there before
+    acted.then(**watching)
 
 
 class RollWatcher:
@@ -467,14 +469,13 @@ class RollWatcher:
         with self._studio.audience.seat("rolls", request) as seat:
             while seat.held:
                 html, going = await asyncio.to_thread(self._look, group or "", owner, browser or "")
-                if html != shown:
-                    seat.speaks()
+                turn = seat.turn(news=html != shown)
+                if turn is Turn.SPEAK:
                     yield html
                     shown = html
-                elif seat.silent:
-                    seat.speaks()
+                elif turn is Turn.SIGN:
                     yield gr.skip()
-                if not going:
+                if not going and seat.done:
                     return
                 await seat.rest(busy=False)
             yield gr.skip()

@@ -11,6 +11,7 @@ import gradio as gr
 
 from bark_core import examples
 from webui import head, takes
+from webui.audience import Turn
 from webui.history_schema import SPEECH
 from webui.languages import language
 from webui.studio import Studio, owner_of
@@ -47,16 +48,15 @@ class Watcher:
                     if audience.closed:  # the store was closed under it
                         return
                     raise
-                if now != shown:
+                turn = seat.turn(news=now != shown)
+                if turn is Turn.SPEAK:
                     renamed = time.monotonic() if now[5:] != shown[5:] else renamed
                     # for a while, as a busy browser may miss one; not for ever, for it would
                     # close the list under somebody's hand
                     listing = time.monotonic() - renamed < LISTING_S
-                    seat.speaks()
                     yield self._update(now, listing=listing)
                     shown = now
-                elif seat.silent:
-                    seat.speaks()
+                elif turn is Turn.SIGN:
                     yield nothing
                 await seat.rest(busy=bool(now[2]))
             # Gradio sends the last values again at the end, over those of who took over

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import re
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ from tests.browser.test_page import heard, opened
 from tests.made import made
 from tests.served import Served
 from webui.history import SCRIPT
+from webui.script_scene import Look, Looks, Shown
 
 TALK = "Anna: The rain.\nBob: Has it?\nAnna: Look there."
 # of so many that no machine makes them all while pages are opened
@@ -62,8 +64,12 @@ def open_script(page: Page, served: Served) -> Page:
 
 
 def write(page: Page, served: Served, text: str = TALK, settings: Settings = STEADY) -> Locator:
-    """Type a script and show its segments; returns the table's rows."""
-    page.get_by_label("Script", exact=True).fill(text)
+    """Paste a script and show its segments; returns the table's rows."""
+    # at once: `fill` types line after line, which takes seconds of a long one
+    page.get_by_label("Script", exact=True).evaluate(
+        "(field, text) => { field.value = text; field.dispatchEvent(new InputEvent('input')); }",
+        text,
+    )
     page.get_by_role("button", name="Show the segments").click()
     rows = page.locator("#script-table tbody tr")
     expect(rows.first).to_be_visible()
@@ -158,6 +164,29 @@ def test_stop_half_way_reload_half_way_and_go_on(page: Page, served: Served) -> 
     page.locator("#script-actions").get_by_role("button", name="Stop").click()
     expect(page.get_by_role("button", name="Make all")).to_be_enabled()
     assert all(len(segment.takes) <= 1 for segment in project(served).segments)
+
+
+def test_a_late_answer_does_not_have_the_last_word(
+    page: Page, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_script(page, served)
+    write(page, served, "\n\n".join(LONG.split("\n\n")[:20]), SLOW)
+    page.get_by_role("button", name="Make all").click()
+    expect(page.locator("#script-table tr.making")).to_have_count(1)
+    shown, answered = Looks.shown, threading.Event()
+
+    def late(looks: Looks, look: Look, before: Shown | None = None) -> Shown:
+        made = shown(looks, look, before)
+        if before is None:  # no watcher asks, but a press
+            time.sleep(1.5)  # it has stopped, and the page was told so, once and again
+            answered.set()
+        return made
+
+    monkeypatch.setattr(Looks, "shown", late)
+    page.locator("#script-actions").get_by_role("button", name="Stop").click()
+    assert answered.wait(PATIENCE_MS / 1000)
+    expect(page.locator("[data-script-line]")).to_contain_text("stopping")
+    expect(page.get_by_role("button", name="Make all")).to_be_enabled()
 
 
 def test_change_words_take_again_lock_and_move(page: Page, served: Served) -> None:
