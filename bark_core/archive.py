@@ -9,7 +9,6 @@ Words can be kept from it, and voices made. A voice file reads as the archive of
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,15 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bark_core.config import TokenLayout
-from bark_core.errors import (
-    InvalidTokens,
-    InvalidVoice,
-    LayoutMismatch,
-    StorageError,
-    UnknownVoice,
-)
-from bark_core.files import storage_error, write_bytes_atomically
-from bark_core.npz import NpzReader, npz_bytes
+from bark_core.errors import InvalidTokens, InvalidVoice, LayoutMismatch
+from bark_core.files import write_bytes_atomically
+from bark_core.npz import NpzReader, npz_bytes, read_source
 from bark_core.tokens import CoarseCodes, FineCodes, SemanticTokens
 from bark_core.voices import KEYS, Voice, load_voice
 
@@ -91,7 +84,7 @@ def read_segments(
         LayoutMismatch: it was made for models of another layout.
         StorageError: the file can't be read.
     """
-    data, label = _bytes_of(source)
+    data, label = read_source(source, MAX_ARCHIVE_BYTES, what="archive")
     try:
         return _segments(data, layout)
     except (InvalidVoice, LayoutMismatch) as error:
@@ -164,29 +157,3 @@ def _cut(values: NDArray[Any], lengths: list[int]) -> list[NDArray[Any]]:
             "are there"
         )
     return np.split(values, np.cumsum(lengths)[:-1], axis=-1)
-
-
-def _bytes_of(source: str | Path | bytes | BinaryIO) -> tuple[bytes, str]:
-    """Content and a name for messages, reading at most one byte more than is allowed."""
-    if isinstance(source, bytes):
-        return source, "this archive"
-    if not isinstance(source, (str, Path)):
-        label = str(getattr(source, "name", "this archive"))
-        try:
-            data = source.read(MAX_ARCHIVE_BYTES + 1)
-        except (OSError, ValueError) as error:
-            raise StorageError(f"can't read {label}: {error}; give it again") from error
-        if not isinstance(data, bytes):
-            raise InvalidVoice(f"{label} must be opened in binary mode; open it with 'rb'")
-        return data, label
-    path = Path(source)
-    try:
-        # before it is opened: opening a pipe waits for its other end
-        if stat.S_ISREG(path.stat().st_mode):
-            with path.open("rb") as file:
-                return file.read(MAX_ARCHIVE_BYTES + 1), str(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise UnknownVoice(f"there is no file {str(path)!r}; check the path") from error
-    except OSError as error:
-        raise storage_error("read", path, error) from error
-    raise InvalidVoice(f"{path} isn't a file; give the path of an .npz file")

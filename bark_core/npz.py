@@ -2,23 +2,26 @@
 
 numpy's own reader allocates what a header claims and unpickles where it is allowed to. This one
 knows two kinds of array only, integers and a single string, looks at sizes before it allocates,
-and has no code path to pickle at all. Everything wrong with a file is an InvalidVoice.
+and has no code path to pickle at all. Everything wrong with a file's content is an InvalidVoice.
 """
 
 from __future__ import annotations
 
 import io
 import re
+import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bark_core.errors import InvalidVoice
+from bark_core.errors import InvalidVoice, StorageError, UnknownVoice
+from bark_core.files import storage_error
 
 MAX_FILE_BYTES = 2 * 2**20  # the largest voice that Suno published has 59 KB
 MAX_MEMBERS = 32
@@ -42,6 +45,46 @@ _ZIP_ERRORS = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError,
     RuntimeError, ValueError, OverflowError, LookupError, OSError,
 )  # fmt: skip
+
+
+def read_source(
+    source: str | Path | bytes | BinaryIO, most_bytes: int, *, what: str
+) -> tuple[bytes, str]:
+    """Content and a name for messages, reading at most `most_bytes` + 1 bytes.
+
+    That one byte more says to whoever takes the content that it is too large.
+
+    Args:
+        source: a path, the bytes of a file, or a binary file.
+        what: what it should be, for people: "voice file", "archive".
+
+    Raises:
+        UnknownVoice: there is no such file.
+        InvalidVoice: the path is of something else than a file, or the file is one of text.
+        StorageError: it can't be read.
+    """
+    if isinstance(source, bytes):
+        return source, f"this {what}"
+    if not isinstance(source, (str, Path)):
+        label = str(getattr(source, "name", f"this {what}"))
+        try:
+            data = source.read(most_bytes + 1)
+        except (OSError, ValueError) as error:
+            raise StorageError(f"can't read {label}: {error}; give it again") from error
+        if not isinstance(data, bytes):
+            raise InvalidVoice(f"{label} must be opened in binary mode; open it with 'rb'")
+        return data, label
+    path = Path(source)
+    try:
+        # before it is opened: opening a pipe waits for its other end
+        if stat.S_ISREG(path.stat().st_mode):
+            with path.open("rb") as file:
+                return file.read(most_bytes + 1), str(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise UnknownVoice(f"there is no {what} {str(path)!r}; check the path") from error
+    except OSError as error:
+        raise storage_error("read", path, error) from error
+    raise InvalidVoice(f"{path} isn't a file; give the path of an .npz file")
 
 
 class NpzReader:

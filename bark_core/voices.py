@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import json
 import math
-import stat
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,16 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bark_core.config import BARK_LAYOUT, TokenLayout
-from bark_core.errors import (
-    InvalidSetting,
-    InvalidTokens,
-    InvalidVoice,
-    LayoutMismatch,
-    StorageError,
-    UnknownVoice,
+from bark_core.errors import InvalidSetting, InvalidTokens, InvalidVoice, LayoutMismatch
+from bark_core.files import write_bytes_atomically
+from bark_core.npz import (
+    MAX_ARRAY_BYTES,
+    MAX_FILE_BYTES,
+    NpzReader,
+    npz_bytes,
+    parse_integers,
+    read_source,
 )
-from bark_core.files import storage_error, write_bytes_atomically
-from bark_core.npz import MAX_ARRAY_BYTES, MAX_FILE_BYTES, NpzReader, npz_bytes, parse_integers
 from bark_core.tokens import CoarseCodes, FineCodes, SemanticTokens
 
 KEYS = ("semantic_prompt", "coarse_prompt", "fine_prompt")
@@ -168,7 +167,7 @@ def read_notes(source: str | Path | bytes | BinaryIO) -> VoiceNotes:
     Raises:
         UnknownVoice, InvalidVoice, StorageError: as `load_voice`.
     """
-    data, label = _bytes_of(source, MAX_FILE_BYTES)
+    data, label = read_source(source, MAX_FILE_BYTES, what="voice file")
     with _naming(label):
         reader = NpzReader(data)
         return VoiceNotes(
@@ -194,7 +193,7 @@ def load_voice(
         LayoutMismatch: it was made for models of another layout.
         StorageError: the file can't be read.
     """
-    data, label = _bytes_of(source, MAX_FILE_BYTES)
+    data, label = read_source(source, MAX_FILE_BYTES, what="voice file")
     with _naming(label):
         reader = NpzReader(data)
         _check_layout(_layout_name(reader), layout)
@@ -225,7 +224,7 @@ def load_voice_npy(
     """
     arrays = []
     for path in (semantic_path, coarse_path, fine_path):
-        data, label = _bytes_of(path, MAX_ARRAY_BYTES)
+        data, label = read_source(path, MAX_ARRAY_BYTES, what="voice file")
         with _naming(label):
             arrays.append(parse_integers(data))
     semantic, coarse, fine = arrays
@@ -241,32 +240,6 @@ def _naming(label: str) -> Iterator[None]:
         yield
     except (InvalidVoice, LayoutMismatch) as error:
         raise type(error)(f"{label}: {error}") from error
-
-
-def _bytes_of(source: str | Path | bytes | BinaryIO, most: int) -> tuple[bytes, str]:
-    """Content and a name for messages, reading at most `most` + 1 bytes."""
-    if isinstance(source, bytes):
-        return source, "this voice file"
-    if not isinstance(source, (str, Path)):
-        label = str(getattr(source, "name", "this voice file"))
-        try:
-            data = source.read(most + 1)
-        except (OSError, ValueError) as error:
-            raise StorageError(f"can't read {label}: {error}; give it again") from error
-        if not isinstance(data, bytes):
-            raise InvalidVoice(f"{label} must be opened in binary mode; open it with 'rb'")
-        return data, label
-    path = Path(source)
-    try:
-        # before it is opened: opening a pipe waits for its other end
-        if stat.S_ISREG(path.stat().st_mode):
-            with path.open("rb") as file:
-                return file.read(most + 1), str(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise UnknownVoice(f"there is no voice file {str(path)!r}; check the path") from error
-    except OSError as error:
-        raise storage_error("read", path, error) from error
-    raise InvalidVoice(f"{path} isn't a file; give the path of an .npz file")
 
 
 def _stem(source: object) -> str:
