@@ -344,7 +344,7 @@ def test_the_queue_fills_all_devices_and_no_more(two: Queue) -> None:
 
 
 def test_a_killed_worker_s_job_is_made_again_and_the_others_go_on(two: Queue) -> None:
-    text = "The cat sat. " * 12 + Fault.SLOW
+    text = "The cat sat. " * 4 + Fault.SLOW  # it runs for seconds
     dying, living = two.submit(text, "ann"), two.submit(SLOW, "bob")
     until(lambda: dying.progress is not None and living.progress is not None)
     assert running(two.pool) == [1, 1]

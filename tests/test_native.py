@@ -43,6 +43,19 @@ def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     native.library.cache_clear()
 
 
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Have the library be of one short source, for what is no matter of its content.
+
+    Compiling the true ones takes ten seconds a time; all levels of them are built above.
+    """
+    source = tmp_path / "brief.cpp"
+    seen = '__attribute__((visibility("default")))'
+    source.write_text(f'extern "C" {seen} void bark_share_threads(void*, void*) {{}}\n')
+    monkeypatch.setattr(native, "SOURCES", (source,))
+    return source
+
+
 def model_of(config: GPTConfig) -> CausalGPT:
     torch.manual_seed(0)
     model = CausalGPT(config).eval().requires_grad_(False)
@@ -200,9 +213,11 @@ def test_a_past_in_float16_is_widened_exactly(kind: type, level: str) -> None:
 
 
 @needs_compiler
-def test_another_processor_s_library_is_another_file(level: str, tmp_path: Path) -> None:
-    native.load(tmp_path)
-    assert len(list(tmp_path.iterdir())) == 1
+def test_another_processor_s_library_is_another_file(
+    level: str, brief: Path, tmp_path: Path
+) -> None:
+    native.load(tmp_path / "built")
+    assert len(list((tmp_path / "built").iterdir())) == 1
     if level:
         macros = native._flags(native._compiler())[1].decode()
         assert "__AVX512F__" not in macros
@@ -220,12 +235,13 @@ def test_a_processor_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 @needs_compiler
-def test_built_once(tmp_path: Path) -> None:
-    native.load(tmp_path)
-    (built,) = tmp_path.iterdir()
+def test_built_once(brief: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "built"
+    native.load(folder)
+    (built,) = folder.iterdir()
     before = built.stat().st_mtime_ns
-    native.load(tmp_path)
-    assert list(tmp_path.iterdir()) == [built]
+    native.load(folder)
+    assert list(folder.iterdir()) == [built]
     assert built.stat().st_mtime_ns == before
 
 
