@@ -62,10 +62,11 @@ void layer_norm(const float* x, const float* weight, const float* bias, int widt
 }
 
 // A tile of N outputs x M rows: dot products over n_in, each in one register from start to end.
-// What lies `ahead` numbers behind is asked for meanwhile; 0: nothing is.
+// The weights of its outputs lie `apart` numbers from each other. What lies `ahead` numbers behind
+// them is asked for meanwhile; 0: nothing is.
 template <int N, int M, typename Weight>
-inline void tile(const Weight* weight, const float* const* x, int n_in, int64_t ahead,
-                 float (*out)[N]) {
+inline void tile(const Weight* weight, int64_t apart, const float* const* x, int n_in,
+                 int64_t ahead, float (*out)[N]) {
     constexpr int A_LINE = 64 / sizeof(Weight);
     Vec sums[N][M];
     UNROLL for (int n = 0; n < N; ++n)
@@ -75,7 +76,7 @@ inline void tile(const Weight* weight, const float* const* x, int n_in, int64_t 
         Vec inputs[M];
         UNROLL for (int m = 0; m < M; ++m) inputs[m] = load(x[m] + i);
         UNROLL for (int n = 0; n < N; ++n) {
-            const Weight* row = weight + int64_t(n) * n_in + i;
+            const Weight* row = weight + n * apart + i;
             if (ahead && (A_LINE <= LANES || i % A_LINE == 0)) fetch_ahead(row + ahead);
             const Vec w = load(row);
             UNROLL for (int m = 0; m < M; ++m) sums[n][m] = fma(w, inputs[m], sums[n][m]);
@@ -84,7 +85,7 @@ inline void tile(const Weight* weight, const float* const* x, int n_in, int64_t 
     UNROLL for (int n = 0; n < N; ++n)
         UNROLL for (int m = 0; m < M; ++m) {
             float total = sum(sums[n][m]);
-            for (int j = i; j < n_in; ++j) total += float(weight[int64_t(n) * n_in + j]) * x[m][j];
+            for (int j = i; j < n_in; ++j) total += float(weight[n * apart + j]) * x[m][j];
             out[m][n] = total;
         }
 }
@@ -92,8 +93,8 @@ inline void tile(const Weight* weight, const float* const* x, int n_in, int64_t 
 #if BARK_HAS_PRODUCTS
 // The same with inputs in int16, in whole numbers: half the work of making float32 of weights.
 template <int N, int M>
-inline void tile(const int8_t* weight, const int16_t* const* x, int n_in, int64_t ahead,
-                 float (*out)[N]) {
+inline void tile(const int8_t* weight, int64_t apart, const int16_t* const* x, int n_in,
+                 int64_t ahead, float (*out)[N]) {
     __m256i sums[N][M];
     UNROLL for (int n = 0; n < N; ++n)
         UNROLL for (int m = 0; m < M; ++m) sums[n][m] = _mm256_setzero_si256();
@@ -103,7 +104,7 @@ inline void tile(const int8_t* weight, const int16_t* const* x, int n_in, int64_
         UNROLL for (int m = 0; m < M; ++m)
             inputs[m] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x[m] + i));
         UNROLL for (int n = 0; n < N; ++n) {
-            const int8_t* row = weight + int64_t(n) * n_in + i;
+            const int8_t* row = weight + n * apart + i;
             if (ahead && i % 64 == 0) fetch_ahead(row + ahead);
             const __m256i w =
                 _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row)));
@@ -117,25 +118,27 @@ inline void tile(const int8_t* weight, const int16_t* const* x, int n_in, int64_
                                          _mm256_extracti128_si256(sums[n][m], 1));
             four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
             int32_t total = _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0xB1)));
-            for (int j = i; j < n_in; ++j) total += weight[int64_t(n) * n_in + j] * x[m][j];
+            for (int j = i; j < n_in; ++j) total += weight[n * apart + j] * x[m][j];
             out[m][n] = float(total);
         }
 }
 #endif
 
-constexpr int PIECE = 16;  // outputs that a thread takes at a time
+constexpr int PIECE = 32;  // outputs that a thread takes at a time, at most
 
+// N outputs, the first and every `apart`th after it, for all rows: out [n_rows, PIECE].
 template <int N, typename Weight, typename Input>
-inline void tiles(const Weight* weight, int n_in, const Input* const* x, int n_rows, float* out) {
+inline void tiles(const Weight* weight, int apart, int n_in, const Input* const* x, int n_rows,
+                  int64_t ahead, float* out) {
     int m = 0;
     const auto run = [&](auto rows) {
         constexpr int M = decltype(rows)::value;
         // plain reading alone keeps the memory busy; computing beside it doesn't let it
         constexpr bool AHEAD = M > 1 || sizeof(Weight) < 4;
         float part[M][N];
-        tile<N, M>(weight, x + m, n_in, AHEAD ? int64_t(N) * n_in : 0, part);
+        tile<N, M>(weight, int64_t(apart) * n_in, x + m, n_in, AHEAD && m == 0 ? ahead : 0, part);
         for (int a = 0; a < M; ++a)
-            for (int b = 0; b < N; ++b) out[(m + a) * PIECE + b] = part[a][b];
+            for (int b = 0; b < N; ++b) out[(m + a) * PIECE + b * apart] = part[a][b];
         m += M;
     };
 #if defined(__AVX512F__)  // has the registers for it
@@ -147,17 +150,28 @@ inline void tiles(const Weight* weight, int n_in, const Input* const* x, int n_r
     while (n_rows - m >= 1) run(std::integral_constant<int, 1>{});
 }
 
-// Outputs start .. stop - 1 of a linear layer for all rows: out [n_rows, PIECE].
+// Outputs start .. stop - 1 of a linear layer for all rows: out [n_rows, PIECE]. Each of a tile's
+// outputs is the first of a run of neighbours that the next tiles go on with, so that the memory
+// gives a few long streams: it takes its time to begin one. After these comes output `then`.
 template <typename Weight, typename Input>
-void piece_of(const void* of, int n_in, int start, int stop, const Input* const* x, int n_rows,
-              float* out) {
+void piece_of(const void* of, int n_in, int start, int stop, int then, const Input* const* x,
+              int n_rows, float* out) {
     const Weight* weight = static_cast<const Weight*>(of) + int64_t(start) * n_in;
     int n = 0;
-    const int count = stop - start;
-    if (n_rows == 1)  // more outputs at once, so that there are sums enough to fill the pipes
-        for (; n + 8 <= count; n += 8) tiles<8>(weight + int64_t(n) * n_in, n_in, x, 1, out + n);
-    for (; n + 4 <= count; n += 4) tiles<4>(weight + int64_t(n) * n_in, n_in, x, n_rows, out + n);
-    for (; n < count; ++n) tiles<1>(weight + int64_t(n) * n_in, n_in, x, n_rows, out + n);
+    const auto run = [&](auto at_once) {
+        constexpr int N = decltype(at_once)::value;
+        const int apart = (stop - start - n) / N;
+        for (int i = 0; i < apart; ++i) {
+            const int next = i + 1 < apart ? 1 : then - start - n - i;
+            tiles<N>(weight + int64_t(n + i) * n_in, apart, n_in, x, n_rows, int64_t(next) * n_in,
+                     out + n + i);
+        }
+        n += apart * N;
+    };
+    if (n_rows == 1 && sizeof(Weight) == 4)  // sums enough to fill the pipes
+        run(std::integral_constant<int, 8>{});
+    run(std::integral_constant<int, 4>{});
+    run(std::integral_constant<int, 1>{});
 }
 
 // What a thread needs for a linear layer.
@@ -192,19 +206,24 @@ inline void linear(Team& team, const Linear& layer, int first, int n_out, int n_
 #if BARK_HAS_PRODUCTS
     if (layer.kind == INT8) own.narrow(x, n_in, n_rows);
 #endif
-    for (int piece; (piece = team.take()) * PIECE < n_out;) {
-        const int start = first + piece * PIECE, stop = std::min(first + n_out, start + PIECE);
+    // a team that is large takes less at a time, so that all have about as much to do
+    const int at_once = n_out < 4 * PIECE * team.wanted() ? PIECE / 2 : PIECE;
+    int piece = team.take();
+    for (int next; piece * at_once < n_out; piece = next) {
+        next = team.take();
+        const int start = first + piece * at_once, stop = std::min(first + n_out, start + at_once);
+        const int then = next * at_once < n_out ? first + next * at_once : start;
         const int count = stop - start;
         float* out = own.out.data();
         if (layer.kind == FLOAT32)
-            piece_of<float>(layer.weight, n_in, start, stop, x, n_rows, out);
+            piece_of<float>(layer.weight, n_in, start, stop, then, x, n_rows, out);
         else {
 #if BARK_HAS_PRODUCTS
-            piece_of<int8_t>(layer.weight, n_in, start, stop, own.rows.data(), n_rows, out);
+            piece_of<int8_t>(layer.weight, n_in, start, stop, then, own.rows.data(), n_rows, out);
             for (int m = 0; m < n_rows; ++m)
                 for (int n = 0; n < count; ++n) out[m * PIECE + n] *= own.scales[m];
 #else
-            piece_of<int8_t>(layer.weight, n_in, start, stop, x, n_rows, out);
+            piece_of<int8_t>(layer.weight, n_in, start, stop, then, x, n_rows, out);
 #endif
         }
         for (int m = 0; m < n_rows; ++m, out += PIECE) {
@@ -222,28 +241,32 @@ template <typename Number>
 void attend(const float* query, const Number* keys, const Number* values, int n, int head_dim,
             float* scores, float* out) {
     const float scale = 1.0f / std::sqrt(float(head_dim));
-    const int64_t ahead = 16 * int64_t(head_dim);
     float best = -INFINITY;
     int t = 0;
-    const auto score = [&](auto n_tag) {
-        constexpr int N = decltype(n_tag)::value;
-        for (; t + N <= n; t += N) {
+    const auto score = [&](auto at_once) {
+        constexpr int N = decltype(at_once)::value;
+        const int apart = (n - t) / N;
+        for (int i = 0; i < apart; ++i) {
             float some[1][N];
-            tile<N, 1>(keys + int64_t(t) * head_dim, &query, head_dim, ahead, some);
-            for (int i = 0; i < N; ++i) {
-                scores[t + i] = some[0][i] * scale;
-                best = std::max(best, scores[t + i]);
+            tile<N, 1>(keys + int64_t(t + i) * head_dim, int64_t(apart) * head_dim, &query,
+                       head_dim, head_dim, some);
+            for (int j = 0; j < N; ++j) {
+                float& of = scores[t + i + j * apart];
+                of = some[0][j] * scale;
+                best = std::max(best, of);
             }
         }
+        t += apart * N;
     };
-    score(std::integral_constant<int, 4>{});  // sums enough to fill the pipes
+    score(std::integral_constant<int, 4>{});  // streams, as in `piece_of`
     score(std::integral_constant<int, 1>{});
     for (t = 0; t < n; ++t) scores[t] = fast_exp(scores[t] - best);
     const float total = strand_sum(n, [=](int t) { return scores[t]; });
     const float share = 1.0f / total;
+    const int64_t ahead = 16 * int64_t(head_dim);
     int i = 0;
-    const auto weigh = [&](auto n_tag) {
-        constexpr int N = decltype(n_tag)::value;
+    const auto weigh = [&](auto at_once) {
+        constexpr int N = decltype(at_once)::value;
         for (; i + N * LANES <= head_dim; i += N * LANES) {
             Vec sums[N];
             UNROLL for (int j = 0; j < N; ++j) sums[j] = zero();
