@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bark_core.checkpoint import convert, download
+from bark_core.cascade import Cascade
+from bark_core.checkpoint import convert, download, load
 from bark_core.console import Console, add_command, add_place, table
 from bark_core.device import STORED, DeviceInfo, describe_devices
 from bark_core.models import (
@@ -21,7 +22,7 @@ from bark_core.models import (
 )
 from bark_core.preflight import Candidate, Fit, disk_needed, preflight, recommend
 
-OFFLOAD: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
+_OFFLOAD: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 
 
 # --- what there is
@@ -93,7 +94,7 @@ def _preflight(args: argparse.Namespace, console: Console) -> None:
             devices,
             device=args.device,
             precision=args.precision,
-            offload=OFFLOAD[args.offload],
+            offload=_OFFLOAD[args.offload],
             disk_free_bytes=free,
         )
         for candidate in candidates
@@ -190,6 +191,35 @@ def _convert(args: argparse.Namespace, console: Console) -> None:
 # --- arguments
 
 
+def add_model(command: Any) -> None:
+    """Add the options that choose a model, and where it runs, to a command or a group of these."""
+    command.add_argument("--model", default="pup", help="pup, small, large, OWNER/NAME or a folder")
+    _add_place_and_offload(command)
+
+
+def load_chosen(args: argparse.Namespace, console: Console) -> Cascade:
+    """Load the model that the options of `add_model` choose. Raises as `load`."""
+    return load(
+        args.model,
+        device=args.device,
+        precision=args.precision,
+        offload=_OFFLOAD[args.offload],
+        cache_dir=args.cache_dir,
+        progress=console.download,
+        local_files_only=args.offline,
+    )
+
+
+def _add_place_and_offload(command: Any) -> None:
+    add_place(command)
+    command.add_argument(
+        "--offload",
+        choices=tuple(_OFFLOAD),
+        default="auto",
+        help="keep only one stage at a time on the device",
+    )
+
+
 def add_models(commands: Any) -> None:
     """Add `models` and what it can do to the parser's commands."""
     group = commands.add_parser("models", help="list, check, download, convert or remove models")
@@ -197,8 +227,7 @@ def add_models(commands: Any) -> None:
     add_command(models, "list", _list, "list the models that there are")
     command = add_command(models, "preflight", _preflight, "say which model fits this computer")
     command.add_argument("name", metavar="MODEL", nargs="?", help="only this one")
-    command.add_argument("--offload", choices=tuple(OFFLOAD), default="auto")
-    add_place(command)
+    _add_place_and_offload(command)
     command = add_command(models, "download", _download, "download and convert a model")
     command.add_argument("name", metavar="MODEL", help="small, large or OWNER/NAME")
     command.add_argument("--update", action="store_true", help="to its newest version")

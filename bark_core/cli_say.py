@@ -15,10 +15,10 @@ from typing import Any
 from bark_core.archive import read_segments, write_segments
 from bark_core.audio import FORMATS, Stamp, read_tags, write_audio
 from bark_core.cascade import Cascade
-from bark_core.checkpoint import load
+from bark_core.cli_models import add_model, load_chosen
 from bark_core.cli_sign import add_signing, stamp_of
 from bark_core.cli_voices import is_voice_file, open_library
-from bark_core.console import Console, add_command, add_place
+from bark_core.console import Console, add_command
 from bark_core.engine import run
 from bark_core.errors import InvalidAudio, InvalidSetting, InvalidText, InvalidVoice, StorageError
 from bark_core.events import AudioChunk, Finished, Retry, StageProgress
@@ -35,7 +35,6 @@ from bark_core.request import (
 from bark_core.voices import Voice, load_voice
 
 MAX_TAKES = 100
-_OFFLOAD: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 _PROBLEMS = {
     Problem.NO_END: "it ran into the limit without an end",
     Problem.SILENT: "next to nothing can be heard",
@@ -65,15 +64,7 @@ def _say(args: argparse.Namespace, console: Console) -> None:
     targets = _targets(args, takes[0].seed)
     stamp = stamp_of(args, [target.sound for target in targets])
     _check_voice(args, console)
-    cascade = load(
-        args.model,
-        device=args.device,
-        precision=args.precision,
-        offload=_OFFLOAD[args.offload],
-        cache_dir=args.cache_dir,
-        progress=console.download,
-        local_files_only=args.offline,
-    )
+    cascade = load_chosen(args, console)
     voice = _voice(args, console, cascade) if args.voice else None
     words = None
     if args.keep_words:
@@ -285,15 +276,7 @@ def add_say(commands: Any) -> None:
     say.add_argument("--save-voice", metavar="FILE", help="keep the voice as an .npz file")
     say.add_argument("--pause", type=float, default=0.25, metavar="S", help="between sentences")
     _add_takes(say.add_argument_group("takes"))
-    model = say.add_argument_group("model")
-    model.add_argument("--model", default="pup", help="pup, small, large, OWNER/NAME or a folder")
-    add_place(model)
-    model.add_argument(
-        "--offload",
-        choices=tuple(_OFFLOAD),
-        default="auto",
-        help="keep only one stage at a time on the device",
-    )
+    add_model(say.add_argument_group("model"))
     _add_sampling(say.add_argument_group("sampling"))
     add_signing(say)
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from bark_core.audio import FORMATS, Stamp, write_audio
 from bark_core.cascade import Cascade
-from bark_core.checkpoint import load
+from bark_core.cli_models import add_model, load_chosen
 from bark_core.cli_say import check_target, mood_settings
 from bark_core.cli_sign import add_signing, stamp_of
 from bark_core.cli_voices import is_voice_file, open_library
-from bark_core.console import Console, add_command, add_place
+from bark_core.console import Console, add_command
 from bark_core.engine import run
 from bark_core.errors import (
     Cancelled,
@@ -37,7 +37,6 @@ from bark_core.script_import import parse_any
 from bark_core.subtitles import to_srt, to_vtt
 from bark_core.voices import Voice, load_voice
 
-_OFFLOAD: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 MAX_FILE_BYTES = 20 * 2**20
 
 
@@ -47,15 +46,7 @@ def _script(args: argparse.Namespace, console: Console) -> None:
     options = _options(args)
     targets = _targets(args)
     stamp = stamp_of(args, [targets["output"]] if "output" in targets else [])
-    cascade = load(
-        args.model,
-        device=args.device,
-        precision=args.precision,
-        offload=_OFFLOAD[args.offload],
-        cache_dir=args.cache_dir,
-        progress=console.download,
-        local_files_only=args.offline,
-    )
+    cascade = load_chosen(args, console)
     library = open_library(args, console, [cascade.config.layout])
 
     def voice_named(name: str) -> Voice:
@@ -288,8 +279,5 @@ def add_script(commands: Any) -> None:
     layer.add_argument("--background-file", metavar="FILE", help="a sound under the speech")
     layer.add_argument("--background-level", type=float, metavar="DB", help="-60 to 0 (-18)")
     layer.add_argument("--duck", type=float, metavar="DB", help="quieter under words, 0 to 40 (0)")
-    model = script.add_argument_group("model")
-    model.add_argument("--model", default="pup", help="pup, small, large, OWNER/NAME or a folder")
-    add_place(model)
-    model.add_argument("--offload", choices=tuple(_OFFLOAD), default="auto")
+    add_model(script.add_argument_group("model"))
     add_signing(script)
