@@ -31,13 +31,15 @@ def hub(tmp_path: Path) -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def own(model: Path, hub: FakeHub, tmp_path: Path) -> Iterator[Served]:
+def own(model: Path, hub: FakeHub, tmp_path: Path, page: Page) -> Iterator[Served]:
     """A studio whose cache is empty."""
     settings = StudioSettings(
         model=str(model), data=tmp_path / "data", cache=tmp_path / "cache", endpoint=hub.url
     )
     with serving(settings) as served:
         yield served
+        # a server that ends waits five seconds for the streams of pages
+        page.goto("about:blank")
 
 
 def slowed(hub: FakeHub) -> threading.Event:
