@@ -45,10 +45,11 @@ from training.semantic import edit_distance, phones_of
 from training.sentences import held_out
 from training.teacher import SAMPLE_RATE, VOICES, Teacher, TeacherVoice
 from training.units import STRESSED, SUNG, parts
-from training.voiceprint import VoiceJudge
+from training.voiceprint import VoiceJudge, voiceprint
 
 SEED = 5
 Samples = NDArray[np.float32]
+Print = NDArray[np.float64]
 
 # the sounds by which a cue is known among semantic tokens
 CUE_UNITS = {
@@ -65,6 +66,7 @@ QUESTIONS = (
 )  # fmt: skip
 MARKS = ("", ",", ";", "...")
 TEMPERATURES = (0.0, 0.4, 0.7, 1.1)
+DIAL_TEMPERATURES = (0.0, 0.35, 0.7, 1.0, 1.4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,16 +239,25 @@ def _capitals(bench: Bench) -> dict[str, float]:
 
 def mel_distance(made: Samples, wanted: Samples) -> float:
     """Mean absolute difference of log-mel bands, the decoder's delay of 272 samples undone."""
-    n = min(len(made) - 272, len(wanted))
-    one, two = (torch.from_numpy(np.ascontiguousarray(s[:n])) for s in (made[272:], wanted))
-    return float((log_mel(one) - log_mel(two)).abs().mean())
+    return _mel_apart(made[272:], wanted)
+
+
+def _mel_apart(one: Samples, other: Samples) -> float:
+    n = min(len(one), len(other))
+    bands = [log_mel(torch.from_numpy(np.ascontiguousarray(s[:n]))) for s in (one, other)]
+    return float((bands[0] - bands[1]).abs().mean())
+
+
+def above(samples: Samples, edge_hz: float) -> float:
+    """Level of what lies above a frequency, dB of the whole."""
+    spectrum = np.abs(np.fft.rfft(samples)) ** 2
+    edge = int(2 * edge_hz / SAMPLE_RATE * len(spectrum))
+    return float(10 * np.log10(spectrum[edge:].sum() / spectrum.sum() + 1e-12))
 
 
 def above_8_khz(samples: Samples) -> float:
-    """Level of what lies above 8 kHz, dB of the whole; the teacher has nothing there."""
-    spectrum = np.abs(np.fft.rfft(samples)) ** 2
-    edge = int(8_000 / 12_000 * len(spectrum))
-    return float(10 * np.log10(spectrum[edge:].sum() / spectrum.sum() + 1e-12))
+    """The teacher has nothing there."""
+    return above(samples, 8_000.0)
 
 
 def codes(bench: Bench, n: int = 30) -> dict[str, Any]:
@@ -349,6 +360,51 @@ def temperature(bench: Bench) -> dict[str, Any]:
     return figures
 
 
+def dials(bench: Bench) -> dict[str, Any]:
+    """What the coarse and the fine temperature do, each alone, to words that stay the same.
+
+    How far the sound is from the voice's own by the teacher, how far two runs are from each other
+    (both as distances of voice prints, in units of the spread between the teacher's sentences),
+    log-mel distance of two runs, and how much lies above 4 and above 8 kHz.
+    """
+    lines = held_out("prose")[80:83]
+    turned = {
+        f"timbre {t:g}": Settings(coarse=CoarseParams(temperature=t)) for t in DIAL_TEMPERATURES
+    }
+    turned |= {f"detail {t:g}": Settings(fine=FineParams(temperature=t)) for t in DIAL_TEMPERATURES}
+    figures: dict[str, dict[str, list[float]]] = {name: {} for name in turned}
+    for number, voice in enumerate(VOICES):
+        prompt = bench.voices[voice.name]
+        teacher = [bench.teacher.say(text, voice).samples for text in held_out("prose")[:20]]
+        own = np.stack([voiceprint(samples) for samples in teacher])
+        spread = own.std(axis=0) + 1e-6
+
+        def apart(a: Print, b: Print, spread: Print = spread) -> float:
+            return float(np.sqrt((((a - b) / spread) ** 2).mean()))
+
+        for text in lines:
+            words = (bench.units(text, prompt, SEED + number),)
+            for name, settings in turned.items():
+                requests = [
+                    GenerationRequest(text, prompt, seed, settings, words=words) for seed in (1, 2)
+                ]
+                runs = [bench.cascade.generate(request).audio.samples for request in requests]
+                prints = [voiceprint(run) for run in runs]
+                measured = {
+                    "from_the_voice": apart(prints[0], own.mean(axis=0)),
+                    "between_runs": apart(*prints),
+                    "mel_between_runs": _mel_apart(*runs),
+                    "above_4_khz_db": above(runs[0], 4_000.0),
+                    "above_8_khz_db": above_8_khz(runs[0]),
+                }
+                for key, figure in measured.items():
+                    figures[name].setdefault(key, []).append(figure)
+    return {
+        name: {key: float(np.mean(values)) for key, values in entry.items()}
+        for name, entry in figures.items()
+    }
+
+
 def cost(model: Path, voice: Voice) -> dict[str, float]:
     """Processor time of one thread a second of sound, and of loading; what else runs, less so."""
     started = time.process_time()
@@ -387,6 +443,7 @@ def main(args: argparse.Namespace) -> None:
         "codes": lambda: codes(bench),
         "hearing": lambda: hearing(bench, args.model),
         "temperature": lambda: temperature(bench),
+        "dials": lambda: dials(bench),
         "cost": lambda: cost(args.model, prompts_of[VOICES[0].name]),
     }
     out = args.work / "behaviour.json"

@@ -92,13 +92,19 @@ def _dials() -> dict[str, Any]:
             ),
             "sound_temperature": _temperature(
                 _("Timbre"),
-                _("How far the voice may wander from itself (coarse temperature)"),
+                _(
+                    "How much the sound of the same words may vary: low is nearly the same each "
+                    "time (coarse temperature)"
+                ),
                 0.7,
                 "sound-temperature",
             ),
             "detail_temperature": _temperature(
                 _("Detail"),
-                _("The finest grain: low is clean, high is airy (fine temperature)"),
+                _(
+                    "How much the finest grain may vary; the least heard of the three "
+                    "(fine temperature)"
+                ),
                 0.5,
                 "detail-temperature",
             ),
