@@ -11,25 +11,32 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bark_core import GenerationRequest, parse_plain
-from tests.test_jobs import LONG, SETTINGS
-from webui.blocks import build_page
+from webui.environment import prepared_environment
 from webui.hosting import Hosting
-from webui.jobs import TicketState
-from webui.serving import prepared_environment, serve
 from webui.settings import StudioSettings
-from webui.studio import Studio, open_studio
+
+if TYPE_CHECKING:
+    from bark_core import GenerationRequest
+    from webui.studio import Studio
 
 N_SEGMENTS = 5
 
+# Gradio is imported within the prepared environment, as app.py does it: the rest is, too
+
 
 def request(number: int) -> GenerationRequest:
+    from bark_core import GenerationRequest
+    from tests.test_jobs import LONG, SETTINGS
+
     return GenerationRequest(f"Number {number}. {LONG}", seed=number, settings=SETTINGS)
 
 
 def begin_jobs(studio: Studio, n_jobs: int) -> None:
     """One runs, the others wait."""
+    from webui.jobs import TicketState
+
     for number in range(n_jobs):
         studio.desk.submit(request(number), owner="ann", browser="one")
     tickets = list(studio.desk._tickets.values())
@@ -39,6 +46,9 @@ def begin_jobs(studio: Studio, n_jobs: int) -> None:
 
 def begin_script(studio: Studio) -> str:
     """One segment is made, the others are to be; returns the script's id."""
+    from bark_core import parse_plain
+    from tests.test_jobs import SETTINGS
+
     desk = studio.scripts
     script_id = desk.create("ann", settings=SETTINGS)
     text = "\n\n".join(f"Line {number}." for number in range(N_SEGMENTS))
@@ -63,6 +73,10 @@ def main(folder: Path, model: str, what: str, drain_s: float) -> None:
         hosting=Hosting(drain_s=drain_s, max_batch=1),  # one runs, the others wait
     )
     with prepared_environment():
+        from webui.blocks import build_page
+        from webui.serving import serve
+        from webui.studio import open_studio
+
         studio = open_studio(settings)
         script_id = ""
         if what == "script":
