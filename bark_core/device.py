@@ -288,7 +288,7 @@ def release_memory() -> None:
     """Give memory that is no longer used back to the system and to other programs."""
     gc.collect()
     _empty_caches()
-    _trim_heap()
+    trim_heap()
 
 
 @contextlib.contextmanager
@@ -497,8 +497,8 @@ def _empty_caches() -> None:
         torch.mps.empty_cache()
 
 
-def _trim_heap() -> None:
-    """glibc keeps what was freed in pieces of some megabytes, as weights are."""
+def trim_heap() -> None:
+    """Give freed memory back: glibc keeps pieces of some megabytes, as weights and sounds are."""
     if sys.platform == "linux":
         # another C library has no such function, and needs none
         with contextlib.suppress(OSError, AttributeError):

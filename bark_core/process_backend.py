@@ -45,6 +45,7 @@ COMMAND = (sys.executable, "-m", "bark_core.worker")
 # milliseconds: on a machine with other work it holds the very core that the thread it waits for
 # needs, and a step takes four times as long (docs/log.md).
 LOOKS = 5_000
+SHAPES = 256  # for which oneDNN keeps what it compiled: 30 MB
 MAX_TRIES = 3  # to bring a worker back before its models count as lost
 LOOK_EVERY_S = 0.5
 GOING_S = 5.0  # that a worker gets to end by itself
@@ -580,12 +581,17 @@ class ProcessBackend(Watched):
 
 
 def _environment() -> dict[str, str]:
-    """That of this process, in which this very package is found, and threads soon fall asleep."""
+    """That of this process, in which this very package is found, and threads soon fall asleep.
+
+    oneDNN keeps what it compiled for each shape that a codec's layers met; sounds are of all
+    lengths, and its own limit of 1,024 shapes comes to more than pup's weights.
+    """
     root = str(Path(__file__).resolve().parent.parent)
     path = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     found = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & found.keys():
         found["GOMP_SPINCOUNT"] = str(LOOKS)
+    found.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(SHAPES))
     return found
 
 

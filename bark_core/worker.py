@@ -13,14 +13,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from bark_core import wire
 from bark_core.backend import Running
-from bark_core.device import describe_devices, process_memory_bytes
+from bark_core.device import describe_devices, process_memory_bytes, trim_heap
 from bark_core.errors import BarkError, Cancelled, GenerationError
 from bark_core.events import Event, Failed, Finished, Stopped
 from bark_core.hub import DownloadProgress
@@ -31,17 +32,25 @@ from bark_core.wire import DEVICE_LOST, UNTOLD, Packer, Wire
 _log = logging.getLogger(__name__)
 
 BEAT_S = 1.0
+TRIM_EVERY_S = 5.0  # takes some 30 ms
 _CALLS = ("load", "download", "unload", "decode")
 
 
 class Worker:
     """Serves one page. Every method runs on the thread that reads, unless it says otherwise."""
 
-    def __init__(self, ours: Wire, backend: InProcessBackend) -> None:
-        self._wire, self._backend = ours, backend
+    def __init__(
+        self,
+        ours: Wire,
+        backend: InProcessBackend,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._wire, self._backend, self._clock = ours, backend, clock
         self._lock = threading.Lock()
         self._calls: dict[int, threading.Event] = {}  # to stop each
         self._runs: dict[int, Running] = {}
+        self._trimmed_at = -TRIM_EVERY_S
 
     def live(self) -> None:
         """Do what the page says until it is gone."""
@@ -84,11 +93,21 @@ class Worker:
                 with self._lock:
                     ended.set()
                     self._runs.pop(start.id, None)
+                self._trim()
 
         running = self._backend.submit(start.model, start.request, told)
         with self._lock:
             if not ended.is_set():
                 self._runs[start.id] = running
+
+    def _trim(self) -> None:
+        """A job is over: what its sound took is given back, at most every few seconds."""
+        now = self._clock()
+        with self._lock:
+            if now - self._trimmed_at < TRIM_EVERY_S:
+                return
+            self._trimmed_at = now
+        trim_heap()
 
     def _leave_if_lost(self, model: str) -> None:
         """End the process where its device fails at everything, as after a device-side assert."""

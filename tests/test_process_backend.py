@@ -34,9 +34,10 @@ from bark_core.errors import (
 from bark_core.events import AudioChunk, Event, Failed, Finished, StageProgress, Stopped
 from bark_core.hub import DownloadProgress
 from bark_core.in_process import InProcessBackend
-from bark_core.process_backend import LOOKS, Patience, ProcessBackend
+from bark_core.process_backend import LOOKS, SHAPES, Patience, ProcessBackend, _environment
 from bark_core.request import GenerationRequest
 from bark_core.wire import Wire
+from bark_core.worker import TRIM_EVERY_S, Worker
 from tests.broken_worker import COMMAND, WORN, Fault
 from tests.hub_server import FakeHub, serve
 from tests.test_cascade import STEADY
@@ -326,6 +327,30 @@ def test_a_worker_ends_with_whoever_started_it(spec: ModelSpec) -> None:
         return ") Z " in Path(f"/proc/{worker}/stat").read_text()
 
     until(is_gone)
+
+
+@pytest.mark.parametrize("asked", [None, "7"])
+def test_a_worker_keeps_little_of_what_was_compiled_unless_somebody_asks_otherwise(
+    asked: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.delenv(name, raising=False)
+    if asked:
+        monkeypatch.setenv(name, asked)
+    assert _environment()[name] == (asked or str(SHAPES))
+
+
+def test_a_worker_gives_back_what_its_jobs_took_every_few_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 100.0
+    trims: list[float] = []
+    monkeypatch.setattr("bark_core.worker.trim_heap", lambda: trims.append(now_s))
+    worker = Worker(Wire(io.BytesIO(), io.BytesIO()), InProcessBackend(), clock=lambda: now_s)
+    for step_s in (0.0, 1.0, 1.0, TRIM_EVERY_S, 1.0):
+        now_s += step_s
+        worker._trim()
+    assert trims == [100.0, 102.0 + TRIM_EVERY_S]
 
 
 @pytest.mark.parametrize(
