@@ -1,4 +1,7 @@
-"""`python -m bark_core say`: a text becomes a sound file, or several takes become several."""
+"""`python -m bark_core say`: a text becomes a sound file, or several takes become several.
+
+`-o -` is a sound for another program to play, on standard output as soon as there is some.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ from bark_core.request import (
     random_seed,
 )
 from bark_core.voices import Voice, load_voice
+from bark_core.wav_stream import WavStream
 
+PIPE = "-"
 MAX_TAKES = 100
 _PROBLEMS = {
     Problem.NO_END: "it ran into the limit without an end",
@@ -48,7 +53,7 @@ _PROBLEMS = {
 class _Target:
     """Where one take goes."""
 
-    sound: Path
+    sound: Path | None  # None: standard output
     voice: Path | None
     segments: Path | None
 
@@ -62,9 +67,12 @@ def _say(args: argparse.Namespace, console: Console) -> None:
     # the request first, then the files, then the model: the cheapest checks come first
     takes = _takes(args)
     targets = _targets(args, takes[0].seed)
-    stamp = stamp_of(args, [target.sound for target in targets])
+    stamp = stamp_of(args, [target.sound or Path(PIPE) for target in targets])
     _check_voice(args, console)
     cascade = load_chosen(args, console)
+    stream = None
+    if args.output == PIPE:
+        stream = WavStream(sys.stdout.buffer, cascade.config.layout.sample_rate_hz)
     voice = _voice(args, console, cascade) if args.voice else None
     words = None
     if args.keep_words:
@@ -73,10 +81,13 @@ def _say(args: argparse.Namespace, console: Console) -> None:
     told = []
     for request, target in zip(takes, targets, strict=True):
         started = time.monotonic()
-        made, first_s = _generate(cascade, replace(request, voice=voice, words=words), console)
+        request = replace(request, voice=voice, words=words)
+        made, first_s = _generate(cascade, request, console, stream)
         _write(made, target, stamp)
         told.append({**target.files, **made.metadata()})
-        if not console.as_json:
+        if stream is not None:
+            console.remark(_lines(made, target, time.monotonic() - started, first_s))
+        elif not console.as_json:
             console.result(None, _lines(made, target, time.monotonic() - started, first_s))
     if console.as_json:
         console.result(told[0] if len(told) == 1 else told, ())
@@ -104,8 +115,10 @@ def _takes(args: argparse.Namespace) -> list[GenerationRequest]:
 
 def _targets(args: argparse.Namespace, seed: int) -> list[_Target]:
     """Files of each take, numbered where there are several; all can be written."""
+    if args.output == PIPE:
+        _check_pipe(args)
     named = (
-        (args.output or f"bark-{seed}.flac", FORMATS),
+        (None if args.output == PIPE else args.output or f"bark-{seed}.flac", FORMATS),
         (args.save_voice, (".npz",)),
         (args.save_segments, (".npz",)),
     )
@@ -120,13 +133,24 @@ def _targets(args: argparse.Namespace, seed: int) -> list[_Target]:
                 check_target(path, suffixes)
             paths.append(path)
         sound, voice, segments = paths
-        assert sound is not None
         targets.append(_Target(sound, voice, segments))
     return targets
 
 
+def _check_pipe(args: argparse.Namespace) -> None:
+    if args.takes > 1:
+        raise InvalidSetting(f"{args.takes} takes can't go into one stream; choose files with -o")
+    if args.json:
+        raise InvalidSetting("sound and JSON can't both go to standard output; leave one of them")
+    if sys.stdout.isatty():
+        raise InvalidSetting(
+            "standard output is a terminal; send the sound on, for example to "
+            "`ffplay -nodisp -autoexit -`"
+        )
+
+
 def _generate(
-    cascade: Cascade, request: GenerationRequest, console: Console
+    cascade: Cascade, request: GenerationRequest, console: Console, stream: WavStream | None
 ) -> tuple[Generation, float]:
     """What was made, and how many seconds it took until there was some sound."""
     started, first_s = time.monotonic(), math.inf
@@ -138,15 +162,18 @@ def _generate(
             case Retry(segment, n_segments, _, problems):
                 where = f"segment {segment + 1}/{n_segments} " if n_segments > 1 else ""
                 console.progress(f"{where}again: {_reasons(problems)}", last=True)
-            case AudioChunk():
+            case AudioChunk(audio):
                 first_s = min(first_s, time.monotonic() - started)
+                if stream is not None:
+                    stream.write(audio)
             case Finished(generation):
                 return generation, first_s
     raise AssertionError("a run that neither fails nor is closed ends with Finished")
 
 
 def _write(made: Generation, target: _Target, stamp: Stamp | None) -> None:
-    write_audio(target.sound, made.audio, made.metadata(), stamp=stamp)
+    if target.sound is not None:
+        write_audio(target.sound, made.audio, made.metadata(), stamp=stamp)
     if target.voice is not None:
         made.voice.save(target.voice)
     if target.segments is not None:
@@ -156,8 +183,9 @@ def _write(made: Generation, target: _Target, stamp: Stamp | None) -> None:
 def _lines(made: Generation, target: _Target, took_s: float, first_s: float) -> list[str]:
     first = f", the first of it after {first_s:.2f} s" if made.request.streaming else ""
     take = f", take {made.request.take}" if made.request.take else ""
+    where = target.sound or "standard output"
     lines = [
-        f"{target.sound}: {made.audio.duration_s:.1f} s of sound in {took_s:.1f} s{first}, "
+        f"{where}: {made.audio.duration_s:.1f} s of sound in {took_s:.1f} s{first}, "
         f"seed {made.request.seed}{take}"
     ]
     for number, segment in enumerate(made.segments, 1):
@@ -270,7 +298,8 @@ def add_say(commands: Any) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        help=f"sound file, one of {', '.join(FORMATS)} (default: bark-SEED.flac)",
+        help=f"sound file, one of {', '.join(FORMATS)} (default: bark-SEED.flac); "
+        "-: a WAV to standard output, piece by piece",
     )
     say.add_argument("--voice", metavar="NAME", help="a voice's name or .npz file (default: new)")
     say.add_argument("--save-voice", metavar="FILE", help="keep the voice as an .npz file")

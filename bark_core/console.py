@@ -51,6 +51,13 @@ class Console:
             for line in lines:
                 print(line)
 
+    def remark(self, lines: Iterable[str]) -> None:
+        """What a command has to say beside what it made, which standard output is full of."""
+        self.clear()
+        if not self.quiet:
+            for line in lines:
+                print(line, file=sys.stderr)
+
     def error(self, error: BarkError) -> None:
         """What went wrong, on one line."""
         self.clear()
