@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 from pathlib import Path
@@ -37,6 +38,7 @@ def abilities() -> frozenset[str]:
     return frozenset(name for name in there if not name.startswith(without))
 
 
+@functools.cache
 def _told(key: str) -> str:
     with contextlib.suppress(OSError):
         for line in _CPUINFO.read_text().splitlines():

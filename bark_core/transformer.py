@@ -143,7 +143,10 @@ class SelfAttention(nn.Module):
         library = products.library_for(q, k, v)
         if library is not None:
             return products.attend(library, q, k, v, n_past if self.causal else None)
-        return self._attend_with_torch(q, k, v, n_past).transpose(1, 2).flatten(2)
+        kept = q.dtype
+        if isinstance(self.c_attn, Int8Linear):
+            q, k, v = (part.to(self.c_attn.attention_dtype) for part in (q, k, v))
+        return self._attend_with_torch(q, k, v, n_past).to(kept).transpose(1, 2).flatten(2)
 
     def _attend_with_torch(self, q: Tensor, k: Tensor, v: Tensor, n_past: int) -> Tensor:
         length = q.shape[2]
