@@ -37,6 +37,7 @@ from bark_core.generation import SegmentResult
 from bark_core.semantic import generate_semantic
 from bark_core.tokens import Audio, FineCodes, SemanticTokens, TextTokens
 from training import data
+from training.decoder import DELAY
 from training.features import log_mel
 from training.pitch import pitch, rise_at_end
 from training.prompts import CUES, prompts
@@ -238,8 +239,8 @@ def _capitals(bench: Bench) -> dict[str, float]:
 
 
 def mel_distance(made: Samples, wanted: Samples) -> float:
-    """Mean absolute difference of log-mel bands, the decoder's delay of 272 samples undone."""
-    return _mel_apart(made[272:], wanted)
+    """Mean absolute difference of log-mel bands, the decoder's delay undone."""
+    return _mel_apart(made[DELAY:], wanted)
 
 
 def _mel_apart(one: Samples, other: Samples) -> float:
@@ -288,7 +289,7 @@ def codes(bench: Bench, n: int = 30) -> dict[str, Any]:
                 "coarse alone": bench.cascade.codec.decoder(coarse.T[None])[0, 0].numpy(),
                 "with pup's fine": bench.cascade.codec.decode(made).samples,
                 "with true fine": bench.cascade.codec.decoder(latents)[0, 0].numpy(),
-                "teacher": np.concatenate([np.zeros(272, np.float32), wanted]),
+                "teacher": np.concatenate([np.zeros(DELAY, np.float32), wanted]),
             }
         for name, sound in sounds.items():
             entry = figures.setdefault(name, {"mel": [], "above_8_khz_db": []})

@@ -20,12 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bark_core.transformer import FineGPT
-from training import codec
+from training import codec, options
 from training.corpus import Corpus, randint
 from training.features import HOP, N_MELS, SAMPLE_RATE, WINDOW, mel_filters
 from training.fine import Windows
 from training.loop import Budget
-from training.options import add_arguments as add_arguments
 from training.options import batch_scale, budget
 from training.pup import CONFIG, LAYOUT
 
@@ -35,6 +34,10 @@ WARM_FRAMES = 8  # context for the decoder at the start of a crop; left out of t
 LOSS_FFTS = (256, 512, 1024, 2048)
 EDGE_HZ = 8_000.0
 RUMBLE_HZ = 40.0  # no voice has anything below
+# The envelope as recognisers of speech look at it: 27 ms windows, 10 ms apart
+ENVELOPE_FFT, ENVELOPE_HOP = 640, 240
+ENVELOPE_HZ = (100.0, 7_000.0)
+N_BANDS, N_CEPSTRA = 26, 13
 START_ODDS = 0.25  # of a batch of prompts' beginnings, where the decoder has no context yet
 N_COARSE = LAYOUT.n_coarse_codebooks
 MADE = codec.N_CODEBOOKS + 1
@@ -45,7 +48,7 @@ MADE_SHARPNESS = 3.0  # as the page's temperature, after export's sharpening
 MADE_AT_ONCE = 512  # windows
 LOOK_FOR_FINE_STEPS = 200
 RATE, FINAL_RATE, WARM_UP_STEPS = 1.5e-3, 3e-5, 100
-WEIGHTS = {"linear": 0.5, "above": 1.0, "rumble": 0.3}
+WEIGHTS = {"linear": 0.5, "above": 1.0, "rumble": 0.3, "cepstra": 1.0}
 LOG_EVERY_STEPS, VALIDATE_EVERY_STEPS = 50, 250
 STATE = "codec-training.pt"
 
@@ -55,11 +58,11 @@ STATE = "codec-training.pt"
 DELAY = WINDOW // 2 - HOP // 2
 
 
-def rate_at(step: int, progress: float) -> float:
+def rate_at(step: int, progress: float, highest: float = RATE) -> float:
     """Warm-up, then a cosine down to the final rate."""
     if step < WARM_UP_STEPS:
-        return RATE * (step + 1) / WARM_UP_STEPS
-    return FINAL_RATE + (RATE - FINAL_RATE) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+        return highest * (step + 1) / WARM_UP_STEPS
+    return FINAL_RATE + (highest - FINAL_RATE) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
 
 @functools.lru_cache(maxsize=16)
@@ -79,13 +82,42 @@ def magnitudes(sound: Tensor, n_fft: int) -> Tensor:
     return (torch.view_as_real(spectrum).square().sum(-1) + 1e-8).sqrt() / math.sqrt(n_fft / 4)
 
 
+@functools.lru_cache(maxsize=4)
+def _cosines(device: str) -> Tensor:
+    """The first rows of the orthonormal DCT-II over bands: float32 [N_CEPSTRA, N_BANDS]."""
+    order = torch.arange(N_CEPSTRA, device=device)[:, None]
+    places = torch.arange(N_BANDS, device=device) + 0.5
+    cosines = torch.cos(math.pi * places * order / N_BANDS) * math.sqrt(2 / N_BANDS)
+    cosines[0] /= math.sqrt(2)
+    return cosines
+
+
+def cepstra(sound: Tensor) -> Tensor:
+    """Mel cepstra of the power spectrum: float32 [B, n] to [B, N_CEPSTRA, frames].
+
+    Sums over wide bands and cosines hardly mind where harmonics and noise put their peaks, so
+    what is left of a difference is formants and loudness.
+    """
+    window, filters = _envelope_tools(str(sound.device))
+    spectrum = torch.stft(sound, ENVELOPE_FFT, ENVELOPE_HOP, window=window, return_complex=True)
+    power = torch.view_as_real(spectrum).square().sum(-1) / (ENVELOPE_FFT / 4)
+    return _cosines(str(sound.device)) @ torch.log(filters @ power + 1e-8)
+
+
+@functools.lru_cache(maxsize=4)
+def _envelope_tools(device: str) -> tuple[Tensor, Tensor]:
+    """Window [ENVELOPE_FFT] and mel filters [N_BANDS, ENVELOPE_FFT // 2 + 1]."""
+    filters = mel_filters(ENVELOPE_FFT, N_BANDS, *ENVELOPE_HZ)
+    return torch.hann_window(ENVELOPE_FFT, device=device), filters.to(device)
+
+
 def spectral_loss(made: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-    """Multi-scale log-mel and magnitude L1, and what lies above 8 kHz or below 40 Hz.
+    """Multi-scale log-mel and magnitude L1, cepstral L1, what lies above 8 kHz or below 40 Hz.
 
     Args:
         made, wanted: float32 [B, n] at 24 kHz.
     Returns:
-        scalars "mel", "linear", "above", "rumble" and their weighted "total".
+        scalars "mel", "linear", "above", "rumble", "cepstra" and their weighted "total".
     """
     parts: dict[str, list[Tensor]] = {"mel": [], "linear": [], "above": [], "rumble": []}
     for n_fft in LOSS_FFTS:
@@ -102,6 +134,7 @@ def spectral_loss(made: Tensor, wanted: Tensor) -> dict[str, Tensor]:
     rumble = int(RUMBLE_HZ / SAMPLE_RATE * LOSS_FFTS[-1])
     parts["rumble"].append(size_made[:, :rumble].mean())
     losses = {name: torch.stack(values).mean() for name, values in parts.items()}
+    losses["cepstra"] = (cepstra(made) - cepstra(wanted)).abs().mean()
     total = losses["mel"]
     for name, weight in WEIGHTS.items():
         total = total + weight * losses[name]
@@ -111,7 +144,7 @@ def spectral_loss(made: Tensor, wanted: Tensor) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Latents and the sound they stand for, which comes 272 samples late."""
+    """Latents and the sound they stand for, which comes DELAY samples late."""
 
     latents: Tensor  # float32 [B, 64, CROP_FRAMES]
     sound: Tensor  # float32 [B, 480 * CROP_FRAMES]
@@ -231,7 +264,7 @@ class Trainer:
     def __init__(self, args: argparse.Namespace) -> None:
         self.work, self.device, self.seed = args.work, args.device, args.seed
         self.budget: Budget = budget(args)
-        self.batch = BATCH * batch_scale(args)
+        self.batch, self.rate = BATCH * batch_scale(args), args.rate
         self.codebooks = codec.load_codebooks(self.work)
         self.training = self._crops(held_out=False)
         self.validation = self._crops(held_out=True)
@@ -310,7 +343,7 @@ class Trainer:
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + self.step)
         at_start = self.step % round(1 / START_ODDS) == 0
         batch = self.training.draw(self.batch, generator, at_start=at_start)
-        rate = rate_at(self.step, progress)
+        rate = rate_at(self.step, progress, self.rate)
         for optimiser in self.optimisers:
             optimiser.zero_grad()
             for group in optimiser.param_groups:
@@ -347,6 +380,12 @@ class Trainer:
         kinds = torch.full((4 * BATCH,), kind, device=self.device)
         batch = self.validation.crops(kinds, generator)
         return round(float(self._losses(batch, WARM_FRAMES * HOP)["mel"]), 4)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m training decoder`."""
+    options.add_arguments(parser)
+    parser.add_argument("--rate", type=float, default=RATE, help="highest rate of learning")
 
 
 def main(args: argparse.Namespace) -> None:

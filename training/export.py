@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bark_core.formats import write_model
-from bark_core.layouts import StageName, from_encodec, from_suno
+from bark_core.formats import stage_file, write_model
+from bark_core.layouts import STAGES, StageName, from_encodec, from_suno
 from bark_core.recogniser import RECOGNISER_FILE
 from bark_core.tokenizer import Tokenizer
 from bark_core.tokens import FineCodes, SemanticTokens
 from bark_core.voices import Voice
-from bark_core.weights import write_safetensors
+from bark_core.weights import read_safetensors, write_safetensors
 from training import codec, data
 from training.pup import CONFIG, LAYOUT
 from training.teacher import VOICES
@@ -41,10 +41,14 @@ _PLAIN = re.compile(r"[A-Z][a-z]+,?( [A-Za-z]?[a-z']+,?)+\.")  # one statement, 
 def export_model(work: Path, target: Path) -> None:
     """Write the model's files anew from the checkpoints in the work folder.
 
-    The model card, if there is one, stays.
+    What has no checkpoint there, stays as it is in `target`; so does the model card.
     """
+    kept = {stage: _kept(target / stage_file(stage)) for stage in STAGES if not _made(work, stage)}
+    recogniser = _recogniser(work, target)
 
     def weights_of(stage: StageName) -> dict[str, Tensor]:
+        if stage in kept:
+            return kept[stage]
         checkpoint = torch.load(work / f"{stage}.pt", map_location="cpu", weights_only=True)
         if stage == "codec":
             return from_encodec(_with_analysis(checkpoint, work), CONFIG)
@@ -62,12 +66,25 @@ def export_model(work: Path, target: Path) -> None:
         precision="float16",
         codec_precision="float16",
     )
-    heard = torch.load(work / "recogniser.pt", map_location="cpu", weights_only=True)["model"]
-    write_safetensors(
-        target / RECOGNISER_FILE, {name: value.half().contiguous() for name, value in heard.items()}
-    )
+    write_safetensors(target / RECOGNISER_FILE, recogniser)
     if text is not None:
         card.write_text(text, encoding="utf-8")
+
+
+def _made(work: Path, part: str) -> bool:
+    return (work / f"{part}.pt").exists()
+
+
+def _kept(file: Path) -> dict[str, Tensor]:
+    # copies: the files that they are mapped from are about to go
+    return {name: value.clone() for name, value in read_safetensors(file).items()}
+
+
+def _recogniser(work: Path, target: Path) -> dict[str, Tensor]:
+    if not _made(work, "recogniser"):
+        return _kept(target / RECOGNISER_FILE)
+    heard = torch.load(work / "recogniser.pt", map_location="cpu", weights_only=True)["model"]
+    return {name: value.half().contiguous() for name, value in heard.items()}
 
 
 def _sharpened(weights: dict[str, Tensor], factor: float) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,29 @@ def test_loss_is_least_for_the_sound_itself() -> None:
     wanted = torch.stack([_sound(8000), _sound(8000, 1)])
     same = decoder.spectral_loss(wanted, wanted)
     other = decoder.spectral_loss(wanted.flip(0) * 0.5, wanted)
-    assert float(same["mel"]) == 0.0
+    assert float(same["mel"]) == float(same["cepstra"]) == 0.0
     assert float(other["total"]) > float(same["total"])
+
+
+def test_cepstra_tell_formants_and_not_noise() -> None:
+    def hiss(seed: int, formant_hz: float) -> torch.Tensor:
+        noise = torch.randn(1, 48_000, generator=torch.Generator().manual_seed(seed))
+        frequencies = torch.fft.rfftfreq(48_000, 1 / 24_000)
+        shape = 1 / (1 + ((frequencies - formant_hz) / 300).square())
+        sound: torch.Tensor = torch.fft.irfft(torch.fft.rfft(noise) * shape) * 0.3
+        return sound
+
+    def apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return (decoder.cepstra(one) - decoder.cepstra(other)).mean(2)[:, 1:]
+
+    one = hiss(1, 1_200)
+    assert decoder.cepstra(one).shape == (1, decoder.N_CEPSTRA, 1 + 48_000 // decoder.ENVELOPE_HOP)
+    assert apart(one, hiss(2, 1_200)).abs().max() < 0.2
+    assert apart(one, hiss(2, 1_500)).abs().max() > 0.8
+    # loudness is in the first one alone
+    louder = decoder.cepstra(one * 2) - decoder.cepstra(one)
+    assert louder[:, 0].mean() == pytest.approx(math.log(4) * math.sqrt(decoder.N_BANDS), abs=0.05)
+    assert louder[:, 1:].abs().max() < 0.05
 
 
 def test_rate_warms_up_and_falls_to_its_end() -> None:
@@ -117,6 +139,7 @@ def test_rate_warms_up_and_falls_to_its_end() -> None:
     assert max(rates) == pytest.approx(decoder.RATE, rel=0.05)
     assert rates[0] < decoder.RATE / 50
     assert rates[-1] == pytest.approx(decoder.FINAL_RATE)
+    assert max(decoder.rate_at(step, step / 1000, 1e-4) for step in range(1001)) < 1.01e-4
 
 
 def _shard(folder: Path, number: int, lengths: list[int]) -> None:
