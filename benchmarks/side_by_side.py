@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bark_core import processor
 from bark_core.cascade import Cascade
 from bark_core.coarse import generate_coarse, plan_coarse
 from bark_core.coarse import live_range as coarse_range
@@ -366,6 +367,8 @@ def main() -> None:
         "int8": ours(close, task),
         f"int8, windows of {QUICK_HISTORY}": ours(close, task, max_history=QUICK_HISTORY),
     }
+    if "amx_bf16" in processor.abilities():  # elsewhere it is slower than float32
+        works["bfloat16"] = ours(random_cascade(SMALL, "cpu", "bfloat16"), task)
     before = conditions()
     found = compare(works, args.rounds)
     rows = {
