@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bark_core import GenerationRequest
     from webui.studio import Studio
 
-N_SEGMENTS = 5
+N_SEGMENTS = 12  # on a quick machine five were made before the page answered
 
 # Gradio is imported within the prepared environment, as app.py does it: the rest is, too
 
@@ -78,13 +78,14 @@ def main(folder: Path, model: str, what: str, drain_s: float) -> None:
         from webui.studio import open_studio
 
         studio = open_studio(settings)
+        page = build_page(studio)  # before there is anything to do, which would be done meanwhile
         script_id = ""
         if what == "script":
             script_id = begin_script(studio)
         else:
             begin_jobs(studio, int(what))
         say(studio, worker=studio.models.backend.workers()[0].name, script=script_id)
-        serve(build_page(studio), studio)
+        serve(page, studio)
 
 
 if __name__ == "__main__":
