@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from bark_core import int8_linear, processor
-from bark_core.config import GPTConfig
 from bark_core.int8_linear import Int8Linear, make_int8
 from bark_core.transformer import CausalGPT
+from tests.tiny import tiny_config
 
 ENGINES = [
     name for name in ("fbgemm", "onednn") if name in torch.backends.quantized.supported_engines
@@ -66,15 +66,7 @@ def test_attention_beside_int8_is_as_near_with_amx(
     there = processor.abilities() - {"amx_bf16"}
     monkeypatch.setattr(processor, "abilities", lambda: there | {"amx_bf16"} if amx else there)
     torch.manual_seed(5)
-    shape = GPTConfig(
-        n_layer=2,
-        n_head=2,
-        n_embd=32,
-        input_vocab_size=40,
-        output_vocab_size=40,
-        block_size=64,
-    )
-    model = CausalGPT(shape).eval().requires_grad_(False)
+    model = CausalGPT(tiny_config().text).eval().requires_grad_(False)
     embeddings = model.embed(torch.arange(30)[None])
     wanted = model.prefill(embeddings, model.new_cache(1, 30))
     make_int8(model)

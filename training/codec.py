@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from bark_core.weights import read_safetensors
 from training import data
-from training.features import N_MELS, SAMPLE_RATE, log_mel
+from training.features import N_MELS, SAMPLE_RATE, cosines, log_mel
 
 DIMENSION = 64
 N_CODEBOOKS = 4
@@ -176,9 +176,7 @@ def subspaces(components: Tensor) -> list[Tensor]:
     Args:
         components: float32 [64, 80], orthonormal rows.
     """
-    order = torch.arange(ENVELOPE_CEPSTRA)[:, None]
-    cosines = torch.cos(math.pi * (torch.arange(N_MELS) + 0.5) * order / N_MELS)  # [16, 80]
-    basis, _ = torch.linalg.qr(components @ cosines.T)
+    basis, _ = torch.linalg.qr(components @ cosines(ENVELOPE_CEPSTRA, N_MELS).T)
     envelope = basis @ basis.T
     everything = torch.eye(DIMENSION)
     return [envelope, everything - envelope] + [everything] * (N_CODEBOOKS - 2)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from bark_core.transformer import FineGPT
 from training import codec, options
 from training.corpus import Corpus, randint
-from training.features import HOP, N_MELS, SAMPLE_RATE, WINDOW, mel_filters
+from training.features import HOP, N_MELS, SAMPLE_RATE, WINDOW, cosines, mel_filters
 from training.fine import Windows
 from training.loop import Budget
 from training.options import batch_scale, budget
@@ -82,33 +82,25 @@ def magnitudes(sound: Tensor, n_fft: int) -> Tensor:
     return (torch.view_as_real(spectrum).square().sum(-1) + 1e-8).sqrt() / math.sqrt(n_fft / 4)
 
 
-@functools.lru_cache(maxsize=4)
-def _cosines(device: str) -> Tensor:
-    """The first rows of the orthonormal DCT-II over bands: float32 [N_CEPSTRA, N_BANDS]."""
-    order = torch.arange(N_CEPSTRA, device=device)[:, None]
-    places = torch.arange(N_BANDS, device=device) + 0.5
-    cosines = torch.cos(math.pi * places * order / N_BANDS) * math.sqrt(2 / N_BANDS)
-    cosines[0] /= math.sqrt(2)
-    return cosines
-
-
 def cepstra(sound: Tensor) -> Tensor:
     """Mel cepstra of the power spectrum: float32 [B, n] to [B, N_CEPSTRA, frames].
 
     Sums over wide bands and cosines hardly mind where harmonics and noise put their peaks, so
     what is left of a difference is formants and loudness.
     """
-    window, filters = _envelope_tools(str(sound.device))
+    window, filters, rows = _envelope_tools(str(sound.device))
     spectrum = torch.stft(sound, ENVELOPE_FFT, ENVELOPE_HOP, window=window, return_complex=True)
     power = torch.view_as_real(spectrum).square().sum(-1) / (ENVELOPE_FFT / 4)
-    return _cosines(str(sound.device)) @ torch.log(filters @ power + 1e-8)
+    return rows @ torch.log(filters @ power + 1e-8)
 
 
 @functools.lru_cache(maxsize=4)
-def _envelope_tools(device: str) -> tuple[Tensor, Tensor]:
-    """Window [ENVELOPE_FFT] and mel filters [N_BANDS, ENVELOPE_FFT // 2 + 1]."""
+def _envelope_tools(device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Window [ENVELOPE_FFT], mel filters [N_BANDS, ENVELOPE_FFT // 2 + 1], orthonormal cosines."""
     filters = mel_filters(ENVELOPE_FFT, N_BANDS, *ENVELOPE_HZ)
-    return torch.hann_window(ENVELOPE_FFT, device=device), filters.to(device)
+    rows = cosines(N_CEPSTRA, N_BANDS, device) * math.sqrt(2 / N_BANDS)
+    rows[0] /= math.sqrt(2)
+    return torch.hann_window(ENVELOPE_FFT, device=device), filters.to(device), rows
 
 
 def spectral_loss(made: Tensor, wanted: Tensor) -> dict[str, Tensor]:
