@@ -17,7 +17,7 @@ import numpy as np
 from torch import nn
 
 from bark_core.coarse import generate_coarse
-from bark_core.codec import Between, Codec, go_on
+from bark_core.codec import Codec
 from bark_core.config import CascadeConfig
 from bark_core.device import Placement, out_of_memory_as_error, release_memory, resident
 from bark_core.errors import EmptyGeneration, GenerationError
@@ -33,6 +33,7 @@ from bark_core.text import Segment
 from bark_core.tokenizer import Tokenizer
 from bark_core.tokens import Audio, FineCodes, SemanticTokens, TextTokens
 from bark_core.transformer import CausalGPT, FineGPT
+from bark_core.vocoder import Between, go_on
 
 
 class Cascade:

@@ -3,7 +3,9 @@
 The networks are the `encodec` package's SEANet encoder and decoder, without weight norm: a
 checkpoint's (g, v) pairs are folded into plain weights when it is read (bark_core.layouts), so
 that nothing is recomputed at each call. The codebooks are one buffer of those that the cascade
-uses. Everything here computes in float32, whatever the transformers do.
+uses. Where the configuration says so, an analysis (bark_core.analysis) stands in for the encoder
+and a vocoder (bark_core.vocoder) for the decoder. Everything here computes in float32, whatever
+the transformers do.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import importlib
 import importlib.util
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, Self
 
@@ -31,6 +33,7 @@ from bark_core.errors import (
     MissingFiles,
 )
 from bark_core.tokens import Audio, FineCodes
+from bark_core.vocoder import Between, Vocoder, go_on
 
 # encodec's modules under a name of our own: the package's own __init__ imports torchaudio, which
 # has to match torch's build exactly and isn't needed for the networks
@@ -47,13 +50,6 @@ def _seanet() -> ModuleType:
         package.__path__ = list(spec.submodule_search_locations)
         sys.modules.setdefault(_PACKAGE, package)
     return importlib.import_module(f"{_PACKAGE}.modules.seanet")
-
-
-Between = Callable[[], None]  # called before each layer; what it raises ends the work there
-
-
-def go_on() -> None:
-    """Nobody wants the decoder to stop."""
 
 
 class ResidualQuantizer(nn.Module):
@@ -104,24 +100,6 @@ class Codec(nn.Module):
         _check(config, layout)
         self.config = config
         self.layout = layout
-        seanet = _seanet()
-        arguments: dict[str, Any] = {
-            "channels": 1,
-            "dimension": config.dimension,
-            "n_filters": config.n_filters,
-            "n_residual_layers": config.n_residual_layers,
-            "ratios": list(config.ratios),
-            "norm": "none",
-            "kernel_size": config.kernel_size,
-            "last_kernel_size": config.last_kernel_size,
-            "residual_kernel_size": config.residual_kernel_size,
-            "dilation_base": config.dilation_base,
-            "causal": config.causal,
-            "pad_mode": config.pad_mode,
-            "true_skip": config.true_skip,
-            "compress": config.compress,
-            "lstm": config.lstm,
-        }
         if config.encoder and config.analysis is not None:
             self.encoder: nn.Module = Analysis(
                 config.analysis,
@@ -130,13 +108,26 @@ class Codec(nn.Module):
                 sample_rate_hz=layout.sample_rate_hz,
             )
         elif config.encoder:
-            self.encoder = seanet.SEANetEncoder(**arguments)
-        self.decoder = seanet.SEANetDecoder(**arguments)
+            self.encoder = _seanet().SEANetEncoder(**_seanet_arguments(config))
+        if config.vocoder is not None:
+            self.decoder: nn.Module = Vocoder(
+                config.vocoder,
+                dimension=config.dimension,
+                samples_per_frame=layout.samples_per_frame,
+                sample_rate_hz=layout.sample_rate_hz,
+            )
+        else:
+            self.decoder = _seanet().SEANetDecoder(**_seanet_arguments(config))
         self.quantizer = ResidualQuantizer(layout.n_codebooks, config.bins, config.dimension)
 
     @property
     def device(self) -> torch.device:
         return self.quantizer.codebooks.device
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """Of EnCodec's decoder, in order."""
+        return list(self.decoder.model.children())  # type: ignore[union-attr]
 
     def to(self, device: torch.device | str) -> Self:  # type: ignore[override]
         """Move to a device, except to MPS, which lacks operations that the codec needs."""
@@ -174,15 +165,8 @@ class Codec(nn.Module):
         """
         if not self.config.causal:
             raise InvalidSetting("this model's codec needs all codes at once: turn streaming off")
-        n_early = _n_early(self.config)
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            values = torch.from_numpy(codes.values.astype("int64"))[None].to(self.device)
-            hidden = self.quantizer.decode(values)
-            layers = list(self.decoder.model.children())
-            hidden = _through(layers[:n_early], hidden, between)
-            first = max(0, start - _context(self.config))
-            hidden = _through(layers[n_early:], hidden[:, :, first:], between)
-        return self._audio(hidden[0, 0, (start - first) * self.layout.samples_per_frame :])
+        values = torch.from_numpy(codes.values.astype("int64"))[None]
+        return self._audio(self._decoded(values, start, between)[0])
 
     def _audio(self, samples: Tensor) -> Audio:
         if not samples.isfinite().all():
@@ -194,9 +178,20 @@ class Codec(nn.Module):
 
     def decode_batch(self, codes: Tensor, *, between: Between = go_on) -> Tensor:
         """Integers [B, n_codebooks, T] to float32 [B, samples_per_frame * T], on our device."""
+        return self._decoded(codes, 0, between)
+
+    def _decoded(self, codes: Tensor, start: int, between: Between) -> Tensor:
+        """Sound of codes from a frame on: [B, n_codebooks, T] to [B, samples]."""
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             latents = self.quantizer.decode(codes.to(self.device, torch.long))
-            return _through(self.decoder.model.children(), latents, between)[:, 0]
+            if isinstance(self.decoder, Vocoder):
+                sound: Tensor = self.decoder(latents, first=start, between=between)
+                return sound
+            layers, n_early = self.layers, _n_early(self.config)
+            hidden = _through(layers[:n_early], latents, between)
+            first = max(0, start - _context(self.config))
+            hidden = _through(layers[n_early:], hidden[:, :, first:], between)
+            return hidden[:, 0, (start - first) * self.layout.samples_per_frame :]
 
     def encode(self, audio: Audio) -> FineCodes:
         """Sound of N samples to codes [n_codebooks, T], T = ceil(N / samples_per_frame).
@@ -221,6 +216,26 @@ class Codec(nn.Module):
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             codes = self.quantizer.encode(self.encoder(samples[None, None]))[0]
         return FineCodes(codes.cpu().numpy(), self.layout)
+
+
+def _seanet_arguments(config: CodecConfig) -> dict[str, Any]:
+    return {
+        "channels": 1,
+        "dimension": config.dimension,
+        "n_filters": config.n_filters,
+        "n_residual_layers": config.n_residual_layers,
+        "ratios": list(config.ratios),
+        "norm": "none",
+        "kernel_size": config.kernel_size,
+        "last_kernel_size": config.last_kernel_size,
+        "residual_kernel_size": config.residual_kernel_size,
+        "dilation_base": config.dilation_base,
+        "causal": config.causal,
+        "pad_mode": config.pad_mode,
+        "true_skip": config.true_skip,
+        "compress": config.compress,
+        "lstm": config.lstm,
+    }
 
 
 def _through(layers: Iterable[nn.Module], hidden: Tensor, between: Between) -> Tensor:
@@ -262,6 +277,11 @@ def _check(config: CodecConfig, layout: TokenLayout) -> None:
         problems.append(
             f"the analysis window of {config.analysis.window} samples is shorter than a frame of "
             f"{layout.samples_per_frame}"
+        )
+    if config.vocoder is not None and layout.samples_per_frame % config.vocoder.steps:
+        problems.append(
+            f"the vocoder's {config.vocoder.steps} steps a frame don't divide "
+            f"{layout.samples_per_frame} samples"
         )
     if problems:
         raise InvalidCheckpoint(

@@ -117,8 +117,27 @@ class AnalysisConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VocoderConfig:
+    """Shape of a decoder that is a vocoder (bark_core.vocoder)."""
+
+    width: int = 256
+    kernel_sizes: tuple[int, ...] = (5, 3, 3, 3, 3)  # of its convolutions, in frames
+    steps: int = 4  # times a frame that it changes its sound; divides the samples of a frame
+    n_bands: int = 9  # in which pulses and noise are mixed, evenly spaced up to the edge
+    n_cepstra: int = 34
+    warp: float = 0.5  # of the cepstrum's frequencies: larger is finer below and coarser above
+    lowest_hz: float = 50.0  # pitch
+    highest_hz: float = 720.0
+    edge_hz: float = 8_000.0  # next to nothing sounds above
+    window: int = 1_536  # samples that a filter may ring, two steps of pulses among them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CodecConfig:
-    """Shape of the EnCodec model. The defaults are those of the published 24 kHz model."""
+    """Shape of the EnCodec model. The defaults are those of the published 24 kHz model.
+
+    Where an analysis or a vocoder stands in for a network, the network's shape counts for nothing.
+    """
 
     ratios: tuple[int, ...] = (8, 5, 4, 2)  # product: samples per frame
     n_filters: int = 32
@@ -137,6 +156,7 @@ class CodecConfig:
     bins: int = 1024
     encoder: bool = True  # False: the codec only decodes
     analysis: AnalysisConfig | None = None  # the encoder computes this; None: it is a network
+    vocoder: VocoderConfig | None = None  # the decoder is this; None: EnCodec's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +203,9 @@ class CascadeConfig:
                 codec["ratios"] = tuple(codec["ratios"])
             if codec.get("analysis") is not None:
                 codec["analysis"] = AnalysisConfig(**codec["analysis"])
+            if codec.get("vocoder") is not None:
+                sizes = tuple(codec["vocoder"]["kernel_sizes"])
+                codec["vocoder"] = VocoderConfig(**{**codec["vocoder"], "kernel_sizes": sizes})
             recogniser = data.get("recogniser")
             if recogniser is not None:
                 dilations = tuple(recogniser["dilations"])

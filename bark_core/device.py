@@ -22,7 +22,14 @@ import torch
 from torch import nn
 
 from bark_core import int8_linear, processor
-from bark_core.config import CascadeConfig, CodecConfig, FineConfig, GPTConfig, TokenLayout
+from bark_core.config import (
+    CascadeConfig,
+    CodecConfig,
+    FineConfig,
+    GPTConfig,
+    TokenLayout,
+    VocoderConfig,
+)
 from bark_core.errors import InvalidSetting, OutOfMemory
 
 # precisions that a model's files may have
@@ -244,20 +251,13 @@ def n_parameters(config: GPTConfig) -> int:
 def n_codec_parameters(config: CodecConfig, layout: TokenLayout) -> int:
     """Weights of the codec, with the codebooks that the layout uses."""
     total = layout.n_codebooks * config.bins * config.dimension
-    halves = [-1, 1] if config.encoder else [-1]
-    widest = config.n_filters * 2 ** len(config.ratios)
-    for half in halves:
-        first, last = (1, config.dimension) if half == 1 else (config.dimension, 1)
-        ends = (config.n_filters, widest) if half == 1 else (widest, config.n_filters)
-        total += _conv(first, ends[0], config.kernel_size)
-        total += _conv(ends[1], last, config.last_kernel_size)
-        total += config.lstm * (8 * widest * widest + 8 * widest)
-        width = config.n_filters
-        for ratio in reversed(config.ratios):
-            total += 2 * width * width * 2 * ratio + (2 * width if half == 1 else width)
-            total += config.n_residual_layers * _residual(config, width)
-            width *= 2
-    return total
+    if config.encoder and config.analysis is not None:
+        total += config.analysis.n_mels * (1 + config.dimension)
+    elif config.encoder:
+        total += _seanet(config, decoder=False)
+    if config.vocoder is not None:
+        return total + _vocoder(config.vocoder, config.dimension)
+    return total + _seanet(config, decoder=True)
 
 
 @contextlib.contextmanager
@@ -415,11 +415,36 @@ def _fine_bytes(config: FineConfig, frames: int, size: int) -> int:
 
 def _codec_bytes(config: CodecConfig, frames: int) -> int:
     """The widest three float32 feature maps of the decoder, for one window of frames."""
+    if config.vocoder is not None:  # they are spectra, complex, one a step
+        return 3 * 8 * frames * config.vocoder.steps * (config.vocoder.window // 2 + 1)
     widest, width, length = 0, config.n_filters * 2 ** len(config.ratios), frames
     for ratio in config.ratios:
         length, width = length * ratio, width // 2
         widest = max(widest, width * length)
     return 3 * 4 * widest
+
+
+def _seanet(config: CodecConfig, *, decoder: bool) -> int:
+    """Weights of EnCodec's encoder or decoder."""
+    widest = config.n_filters << len(config.ratios)
+    first, last = (config.dimension, 1) if decoder else (1, config.dimension)
+    ends = (widest, config.n_filters) if decoder else (config.n_filters, widest)
+    total = _conv(first, ends[0], config.kernel_size)
+    total += _conv(ends[1], last, config.last_kernel_size)
+    total += config.lstm * (8 * widest * widest + 8 * widest)
+    width = config.n_filters
+    for ratio in reversed(config.ratios):
+        total += 2 * width * width * 2 * ratio + (width if decoder else 2 * width)
+        total += config.n_residual_layers * _residual(config, width)
+        width *= 2
+    return total
+
+
+def _vocoder(config: VocoderConfig, dimension: int) -> int:
+    first, *others = config.kernel_sizes
+    width, n_values = config.width, 1 + config.n_bands + config.n_cepstra
+    total = _conv(dimension, width, first) + _conv(width, config.steps * n_values, 1)
+    return total + sum(_conv(width, width, size) for size in others)
 
 
 def _conv(n_in: int, n_out: int, kernel: int) -> int:

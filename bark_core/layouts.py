@@ -28,6 +28,7 @@ from bark_core.config import (
     FineConfig,
     GPTConfig,
     TokenLayout,
+    VocoderConfig,
 )
 from bark_core.errors import InvalidCheckpoint
 from bark_core.transformer import CausalGPT, FineGPT
@@ -415,6 +416,8 @@ def _check_codec(codec: CodecConfig) -> None:
         raise InvalidCheckpoint(f"the codec's ratios must be 1..8 numbers, got {codec.ratios!r}")
     if codec.analysis is not None:
         _check_analysis(codec.analysis)
+    if codec.vocoder is not None:
+        _check_vocoder(codec.vocoder)
 
 
 def _check_analysis(analysis: AnalysisConfig) -> None:
@@ -428,6 +431,25 @@ def _check_analysis(analysis: AnalysisConfig) -> None:
         raise InvalidCheckpoint(
             "the codec's analysis must have a window of 1..65,536 samples, 1..1024 bands and "
             f"rising frequencies, got {analysis!r}"
+        )
+
+
+def _check_vocoder(vocoder: VocoderConfig) -> None:
+    whole = {"width": 4096, "steps": 1024, "n_cepstra": 1024, "window": 65_536}
+    numbers = (vocoder.lowest_hz, vocoder.highest_hz, vocoder.edge_hz)
+    if (
+        not all(_is_whole(getattr(vocoder, key), 1, largest) for key, largest in whole.items())
+        or not _is_whole(vocoder.n_bands, 2, 1024)
+        or not 1 <= len(vocoder.kernel_sizes) <= 32
+        or not all(_is_whole(size, 1, 64) for size in vocoder.kernel_sizes)
+        or not all(isinstance(n, (int, float)) and 0 < n < 1e6 for n in numbers)
+        or not vocoder.lowest_hz < vocoder.highest_hz < vocoder.edge_hz
+        or not (isinstance(vocoder.warp, (int, float)) and -1 < vocoder.warp < 1)
+    ):
+        raise InvalidCheckpoint(
+            "the codec's vocoder must have 1..32 kernels of 1..64 frames, a width within 1..4096, "
+            "1..1024 steps and cepstra, 2..1024 bands, a window of 1..65,536 samples, rising "
+            f"frequencies and a warp between -1 and 1, got {vocoder!r}"
         )
 
 

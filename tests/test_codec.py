@@ -64,7 +64,7 @@ def test_encode_makes_a_frame_per_started_hop(n_samples: int) -> None:
 def test_loud_sound_is_not_clipped() -> None:
     codec = make_codec()
     with torch.no_grad():
-        for parameter in codec.decoder.model[-1].parameters():
+        for parameter in codec.layers[-1].parameters():
             parameter.mul_(1000)
     assert np.abs(codec.decode(random_codes(8)).samples).max() > 1
 

@@ -12,7 +12,15 @@ from torch import nn
 
 from bark_core.cascade import Cascade
 from bark_core.codec import Codec
-from bark_core.config import LARGE, SMALL, CascadeConfig, CodecConfig, GPTConfig
+from bark_core.config import (
+    LARGE,
+    SMALL,
+    AnalysisConfig,
+    CascadeConfig,
+    CodecConfig,
+    GPTConfig,
+    VocoderConfig,
+)
 from bark_core.cuda_rows import CudaOptions
 from bark_core.decoders import cuda_options
 from bark_core.device import (
@@ -176,6 +184,7 @@ def test_counted_weights_are_those_of_the_modules(bias: bool) -> None:
             for config in (
                 CodecConfig(encoder=False),
                 CodecConfig(true_skip=True, lstm=0, n_residual_layers=2, n_filters=8),
+                CodecConfig(analysis=AnalysisConfig(), vocoder=VocoderConfig(steps=5)),
             )
         ]
     for module, config in zip(built, (shape, SMALL.fine), strict=True):

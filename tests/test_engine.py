@@ -546,7 +546,7 @@ def test_cancelling_frees_the_row_for_who_waits_within_one_round(narrow: Engine)
 
 def hooked(engine: Engine, act: Callable[[], object]) -> list[str]:
     """Do something when the codec first begins; returns the list of layers that are begun."""
-    layers, begun = list(engine.cascade.codec.decoder.model.children()), []
+    layers, begun = engine.cascade.codec.layers, []
 
     def at_first(*_: object) -> None:
         begun.append("first")
