@@ -31,6 +31,7 @@ from bark_core.config import (
     VocoderConfig,
 )
 from bark_core.errors import InvalidSetting, OutOfMemory
+from bark_core.vocoder import STEPS_AT_ONCE
 
 # precisions that a model's files may have
 STORED = {
@@ -416,7 +417,7 @@ def _fine_bytes(config: FineConfig, frames: int, size: int) -> int:
 def _codec_bytes(config: CodecConfig, frames: int) -> int:
     """The widest three float32 feature maps of the decoder, for one window of frames."""
     if config.vocoder is not None:  # they are spectra, complex, one a step
-        return 3 * 8 * frames * config.vocoder.steps * (config.vocoder.window // 2 + 1)
+        return 3 * 8 * STEPS_AT_ONCE * (config.vocoder.window // 2 + 1)
     widest, width, length = 0, config.n_filters * 2 ** len(config.ratios), frames
     for ratio in config.ratios:
         length, width = length * ratio, width // 2

@@ -31,8 +31,11 @@ from torch.nn import functional as F
 from bark_core.config import VocoderConfig
 
 N_NOISE = 1 << 16  # samples until the noise begins anew: 2.7 s at 24 kHz, longer than one hears
+STEPS_AT_ONCE = 512  # whose spectra are held at the same time
 N_EVEN = 4_096  # points over which bands become cepstra
 LEAST_SHARE = 1e-4  # of the power, -40 dB
+LOUDEST = 2.0  # log gain of a filter; speech that is nearly clipped has 1 at its formants
+STOPPED = math.log(1e4)  # above the edge, 80 dB
 NEAR_PULSE = 1e-4  # below this sine the ratio of two sines is at its limit
 
 Between = Callable[[], None]  # called before each layer; what it raises ends the work there
@@ -98,26 +101,30 @@ class Vocoder(nn.Module):
 
     def sound(self, controls: Controls, first: int = 0, between: Between = go_on) -> Tensor:
         """What controls ask for, from a frame on: float32 [B, samples]."""
+        steps = self.config.steps
+        end = controls.pitch_hz.shape[1]
+        pulses = self._pulses(controls.pitch_hz)
+        parts = []
+        for start in range(first * steps, end, STEPS_AT_ONCE):
+            between()
+            parts.append(self._part(controls, pulses, start, min(end, start + STEPS_AT_ONCE)))
+        return torch.cat(parts, dim=1)
+
+    def _part(self, controls: Controls, pulses: Tensor, start: int, end: int) -> Tensor:
+        """The sound of steps start..end - 1: float32 [B, hop * (end - start)]."""
         config, hop = self.config, self.hop
-        tables = _tables(config, self.sample_rate_hz, controls.pitch_hz.device)
-        wanted = first * config.steps
+        tables = _tables(config, self.sample_rate_hz, pulses.device)
         # what began so many steps before may still ring
-        begin = max(0, wanted - math.ceil(config.window / hop))
-        between()
-        pulses = self._pulses(controls.pitch_hz)[:, begin:]
-        n_steps = pulses.shape[1]
-        places = torch.arange(begin * hop, (begin + n_steps) * hop, device=pulses.device)
-        noise = tables.noise[places % N_NOISE].view(1, n_steps, hop)
-        cepstrum, share = controls.cepstrum[:, begin:], controls.pulses[:, begin:]
-        between()
-        spectrum = self._pieces(pulses) * tables.response(cepstrum, share)
-        between()
+        begin = max(0, start - math.ceil(config.window / hop))
+        places = torch.arange(begin * hop, end * hop, device=pulses.device)
+        noise = tables.noise[places % N_NOISE].view(1, end - begin, hop)
+        cepstrum, share = controls.cepstrum[:, begin:end], controls.pulses[:, begin:end]
+        spectrum = self._pieces(pulses[:, begin:end]) * tables.response(cepstrum, share)
         spectrum = spectrum + self._pieces(noise) * tables.response(cepstrum, 1 - share)
-        between()
-        rung = torch.fft.irfft(spectrum, config.window)  # (B, S, window)
-        length = (n_steps - 1) * hop + config.window
+        rung = torch.fft.irfft(spectrum * tables.edge, config.window)  # (B, steps, window)
+        length = (end - begin - 1) * hop + config.window
         sound = F.fold(rung.mT, (1, length), (1, config.window), stride=(1, hop))[:, 0, 0]
-        return sound[:, (wanted - begin) * hop : n_steps * hop]
+        return sound[:, (start - begin) * hop : (end - begin) * hop]
 
     def _pulses(self, pitch_hz: Tensor) -> Tensor:
         """Pulse trains of power 1 over all bands, as their harmonics: [B, S] to [B, S, hop]."""
@@ -152,12 +159,14 @@ class _Tables:
         noise: float32 [N_NOISE], of power 1 if it went on above the edge.
         bands: float32 [n_bands, n_cepstra], log magnitudes of bands to a cepstrum.
         cosines, sines: float32 [n_cepstra, bins], of multiples of the warped frequency.
+        edge: complex64 [bins], a filter that passes what is below the edge.
     """
 
     noise: Tensor
     bands: Tensor
     cosines: Tensor
     sines: Tensor
+    edge: Tensor
 
     def response(self, cepstrum: Tensor, share: Tensor) -> Tensor:
         """Filters that pass a share of the power: [B, S, n_cepstra] to complex [B, S, bins].
@@ -166,7 +175,8 @@ class _Tables:
         has the least phase there is: none of its sound comes before what caused it.
         """
         cepstrum = cepstrum + share.clamp_min(LEAST_SHARE).log() / 2 @ self.bands
-        return torch.polar((cepstrum @ self.cosines).exp(), -(cepstrum @ self.sines))
+        gain = (cepstrum @ self.cosines).clamp(max=LOUDEST).exp()
+        return torch.polar(gain, -(cepstrum @ self.sines))
 
 
 @functools.lru_cache(maxsize=8)
@@ -186,8 +196,27 @@ def _tables(config: VocoderConfig, sample_rate_hz: int, device: torch.device) ->
         hats = (1 - (place - torch.arange(config.n_bands)[:, None]).abs()).clamp_min(0)
         bands = hats @ (order * even).cos().T * (2 / N_EVEN)
         bands[:, 0] /= 2
-        tables = (noise, bands, angles.cos(), angles.sin())
-    return _Tables(*(table.float().to(device) for table in tables))
+        edge = _low_pass(config, sample_rate_hz)
+        noise, bands, cosines, sines = (
+            table.float() for table in (noise, bands, angles.cos(), angles.sin())
+        )
+    return _Tables(*(table.to(device) for table in (noise, bands, cosines, sines, edge)))
+
+
+def _low_pass(config: VocoderConfig, sample_rate_hz: int) -> Tensor:
+    """1 up to the edge, next to nothing a tenth above it, with the least phase: complex64 [bins].
+
+    What is cut into pieces spreads a little beyond the edge, where no filter was learnt.
+    """
+    n = 16 * config.window  # fine enough that the cepstrum of a steep slope has died away
+    hz = torch.linspace(0, sample_rate_hz / 2, n // 2 + 1, dtype=torch.float64)
+    slope = ((hz - config.edge_hz) / (config.edge_hz / 10)).clamp(0, 1)
+    cepstrum = torch.fft.irfft(-STOPPED * slope, n)
+    cepstrum[1 : n // 2] *= 2
+    cepstrum[n // 2 + 1 :] = 0
+    rung = torch.fft.irfft(torch.fft.rfft(cepstrum).exp(), n)[: config.window // 2]
+    low_pass: Tensor = torch.fft.rfft(rung, config.window)
+    return low_pass.to(torch.complex64)
 
 
 def _warped(w: Tensor, by: float) -> Tensor:

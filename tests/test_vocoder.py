@@ -15,7 +15,7 @@ from bark_core.config import CascadeConfig, TokenLayout, VocoderConfig
 from bark_core.errors import InvalidCheckpoint
 from bark_core.layouts import check_config, expected_shapes
 from bark_core.tokens import FineCodes
-from bark_core.vocoder import Controls, Vocoder
+from bark_core.vocoder import STEPS_AT_ONCE, Controls, Vocoder
 from tests.tiny import tiny_config
 
 SHAPE = VocoderConfig(width=8, kernel_sizes=(3, 2))
@@ -79,7 +79,7 @@ def test_pulses_are_as_strong_as_noise_and_nothing_sounds_above_the_edge() -> No
     for low, high in ((60, 1_000), (1_000, 4_000), (4_000, 7_900)):
         assert float(pulses[low:high].sum() / noise[low:high].sum()) == pytest.approx(1, abs=0.15)
     for power in (pulses, noise):
-        assert float(power[8_300:].sum() / power.sum()) < 1e-3
+        assert float(power[8_800:].sum() / power.sum()) < 1e-7
 
 
 def test_the_cepstrum_is_the_filter() -> None:
@@ -105,9 +105,10 @@ def test_what_comes_later_changes_nothing() -> None:
 
 
 def test_pieces_are_the_whole() -> None:
-    codec, codes, step = _codec(), _codes(40), TINY.layout.samples_per_frame
+    n_frames = 40 + STEPS_AT_ONCE // SHAPE.steps
+    codec, codes, step = _codec(), _codes(n_frames), TINY.layout.samples_per_frame
     whole = codec.decode(codes).samples
-    for start, end in ((0, 7), (7, 21), (21, 40)):
+    for start, end in ((0, 7), (7, 21), (21, n_frames)):
         so_far = FineCodes(codes.values[:, :end], TINY.layout)
         piece = codec.decode_from(so_far, start).samples
         np.testing.assert_allclose(piece, whole[start * step : end * step], atol=NEAR)
@@ -129,7 +130,7 @@ def test_it_stops_at_the_next_layer() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _codec().decode(_codes(4), between=stop)
+        _codec().decode(_codes(1 + STEPS_AT_ONCE // SHAPE.steps), between=stop)
     assert next(calls) == 4
 
 
