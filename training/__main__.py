@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 
+from training.memory import keep_memory
+
 # command -> (module with add_arguments(parser) and main(args), help)
 COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("training.data", "render sentences with the teacher"),
@@ -28,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def main() -> None:
     """Run one step."""
+    keep_memory()
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     steps = parser.add_subparsers(dest="command", required=True)
     for name, (_module, text) in COMMANDS.items():

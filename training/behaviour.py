@@ -36,7 +36,7 @@ from bark_core.fine import generate_fine
 from bark_core.generation import SegmentResult
 from bark_core.semantic import generate_semantic
 from bark_core.tokens import Audio, FineCodes, SemanticTokens, TextTokens
-from training import data
+from training import codec, data
 from training.decoder import DELAY
 from training.features import log_mel
 from training.pitch import pitch, rise_at_end
@@ -266,7 +266,7 @@ def codes(bench: Bench, n: int = 30) -> dict[str, Any]:
     held = np.arange(bench.sound.n_training, len(bench.sound))[:n]
     figures: dict[str, dict[str, list[float]]] = {}
     right: list[float] = []
-    quantizer = bench.cascade.codec.quantizer
+    codebooks = codec.codebooks_of(bench.cascade.codec.state_dict())
     for index in held.tolist():
         true = FineCodes(bench.sound.codes_of(index), LAYOUT)
         generator = torch.Generator().manual_seed(index)
@@ -276,21 +276,16 @@ def codes(bench: Bench, n: int = 30) -> dict[str, Any]:
         made = _result(steps)
         right.append(float((made.values[2:] == true.values[2:]).mean()))
         wanted = bench.sound.audio_of(index)
-        latents = quantizer.decode(torch.from_numpy(true.values.astype(np.int64))[None])
-        coarse = sum(
-            torch.nn.functional.embedding(
-                torch.from_numpy(true.values[k].astype(np.int64)), quantizer.codebooks[k]
-            )
-            for k in range(LAYOUT.n_coarse_codebooks)
+        coarse, latents = (
+            codebooks.decode(torch.from_numpy(codes.astype(np.int64)))
+            for codes in (true.coarse.values, true.values)
         )
-        assert isinstance(coarse, torch.Tensor)
-        with torch.inference_mode():
-            sounds = {
-                "coarse alone": bench.cascade.codec.decoder(coarse.T[None])[0, 0].numpy(),
-                "with pup's fine": bench.cascade.codec.decode(made).samples,
-                "with true fine": bench.cascade.codec.decoder(latents)[0, 0].numpy(),
-                "teacher": np.concatenate([np.zeros(DELAY, np.float32), wanted]),
-            }
+        sounds = {
+            "coarse alone": codec.synthesise(bench.cascade.codec, coarse).numpy(),
+            "with pup's fine": bench.cascade.codec.decode(made).samples,
+            "with true fine": codec.synthesise(bench.cascade.codec, latents).numpy(),
+            "teacher": np.concatenate([np.zeros(DELAY, np.float32), wanted]),
+        }
         for name, sound in sounds.items():
             entry = figures.setdefault(name, {"mel": [], "above_8_khz_db": []})
             entry["mel"].append(mel_distance(sound, wanted))

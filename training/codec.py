@@ -2,34 +2,29 @@
 
 Training a codec as an autoencoder from nothing ended, twice, in a decoder that ignored its codes.
 So the codes are made without training: log-mel frames, their principal components, residual
-k-means. The codebooks go into an EnCodec model's quantizer, and only its decoder learns
-(`training.decoder`).
+k-means. Only the decoder learns, to make sound of them again (`training.decoder`).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib.machinery
 import itertools
 import json
-import math
 import os
-import sys
-import types
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from bark_core.codec import Codec
 from bark_core.weights import read_safetensors
 from training import data
-from training.features import N_MELS, SAMPLE_RATE, cosines, log_mel
+from training.features import N_MELS, cosines, log_mel
+from training.pup import CONFIG, LAYOUT
 
 DIMENSION = 64
 N_CODEBOOKS = 4
@@ -38,30 +33,6 @@ ENVELOPE_CEPSTRA = 16
 CODEBOOKS = "codebooks.npz"
 WEIGHTS = "codec.pt"
 CURVE = "codec.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class CodecArguments:
-    """What rebuilds the codec; stored as JSON beside its weights."""
-
-    sample_rate: int = SAMPLE_RATE
-    channels: int = 1
-    dimension: int = DIMENSION
-    n_filters: int = 16
-    n_residual_layers: int = 1
-    ratios: tuple[int, ...] = (6, 5, 4, 4)
-    kernel_size: int = 7
-    residual_kernel_size: int = 3
-    last_kernel_size: int = 7
-    dilation_base: int = 2
-    compress: int = 2
-    lstm: int = 0
-    true_skip: bool = False
-    norm: str = "none"  # Muon needs no weight norm
-    causal: bool = True
-    pad_mode: str = "constant"
-    n_q: int = N_CODEBOOKS
-    bins: int = CODEBOOK_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,96 +200,29 @@ def mel_frames(dataset: data.Dataset, n_frames: int, seed: int = 0) -> Tensor:
     return torch.cat(rows)
 
 
-class _Placeholder(types.ModuleType):
-    """Stands in for a module that encodec imports and pup never calls."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
-
-
-@contextlib.contextmanager
-def without_torchaudio() -> Iterator[None]:
-    """Let encodec be imported where torchaudio is absent or broken; leaves nothing behind."""
-    if "torchaudio" in sys.modules:
-        yield
-        return
-    sys.modules["torchaudio"] = _Placeholder("torchaudio")
-    try:
-        yield
-    finally:
-        del sys.modules["torchaudio"]
-
-
-def build(arguments: CodecArguments | None = None) -> nn.Module:
-    """An untrained `encodec.model.EncodecModel` of pup's shape.
-
-    Its `decoder` maps latents [B, 64, T] to sound [B, 1, 480 T], its `encoder` the other way, its
-    `quantizer` holds the codebooks.
-    """
-    with without_torchaudio():
-        from encodec.model import EncodecModel
-        from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
-        from encodec.quantization.vq import ResidualVectorQuantizer
-    chosen = arguments or CodecArguments()
-    shared: dict[str, Any] = {
-        "channels": chosen.channels,
-        "dimension": chosen.dimension,
-        "n_filters": chosen.n_filters,
-        "n_residual_layers": chosen.n_residual_layers,
-        "ratios": list(chosen.ratios),
-        "kernel_size": chosen.kernel_size,
-        "residual_kernel_size": chosen.residual_kernel_size,
-        "last_kernel_size": chosen.last_kernel_size,
-        "dilation_base": chosen.dilation_base,
-        "compress": chosen.compress,
-        "lstm": chosen.lstm,
-        "true_skip": chosen.true_skip,
-        "norm": chosen.norm,
-        "causal": chosen.causal,
-        "pad_mode": chosen.pad_mode,
+def build(codebooks: Codebooks) -> Codec:
+    """pup's codec with these codebooks and a decoder that has learnt nothing."""
+    model = Codec(CONFIG.codec, LAYOUT)
+    state = {
+        "encoder.mean": codebooks.mean,
+        "encoder.components": codebooks.components,
+        "quantizer.codebooks": codebooks.entries,
     }
-    rate = chosen.sample_rate / math.prod(chosen.ratios)
-    bandwidth = rate * chosen.n_q * math.log2(chosen.bins) / 1000
-    model: nn.Module = EncodecModel(
-        SEANetEncoder(**shared),
-        SEANetDecoder(**shared),
-        ResidualVectorQuantizer(dimension=chosen.dimension, n_q=chosen.n_q, bins=chosen.bins),
-        target_bandwidths=[bandwidth],
-        sample_rate=chosen.sample_rate,
-        channels=chosen.channels,
-        normalize=False,
-        name="pup",
-    )
+    model.load_state_dict(state, strict=False)
     return model
 
 
-def install_codebooks(model: nn.Module, codebooks: Codebooks) -> None:
-    """Put the entries into the model's quantizer, marked as initialised."""
-    layers: Any = model.quantizer.vq.layers  # type: ignore[union-attr]
-    for layer, entries in zip(layers, codebooks.entries, strict=True):
-        book = layer._codebook
-        book.embed.data.copy_(entries)
-        book.embed_avg.data.copy_(entries)
-        book.cluster_size.data.fill_(1.0)
-        book.inited.data.fill_(1.0)
+def codebooks_of(weights: dict[str, Tensor]) -> Codebooks:
+    """What a codec's state has of them."""
+    names = ("encoder.mean", "encoder.components", "quantizer.codebooks")
+    return Codebooks(*(weights[name] for name in names))
 
 
 @torch.no_grad()
-def synthesise(model: nn.Module, codes: Tensor) -> Tensor:
-    """Codes int64 [K, T], K of 1..4, to sound float32 [480 T] at 24 kHz."""
-    latents = model.quantizer.decode(codes[:, None])  # type: ignore[union-attr,operator]
-    sound: Tensor = model.decoder(latents)[0, 0]  # type: ignore[operator]
-    return sound.float()
-
-
-def save_weights(
-    work: Path, arguments: CodecArguments, weights: dict[str, Tensor], step: int
-) -> None:
-    """Write the codec's weights and arguments."""
-    save_tensors(work / WEIGHTS, weights)
-    text = json.dumps({"arguments": asdict(arguments), "step": step}, indent=1)
-    data.write_atomic(work / "codec.json", text.encode())
+def synthesise(model: Codec, latents: Tensor) -> Tensor:
+    """Latents float32 [T, 64] to sound float32 [480 T] at 24 kHz."""
+    sound: Tensor = model.decoder(latents.T[None])[0]
+    return sound
 
 
 def start_from(work: Path, model: Path) -> None:
@@ -329,24 +233,12 @@ def start_from(work: Path, model: Path) -> None:
     """
     stored = read_safetensors(model / "codec.safetensors")
     weights = {name: value.float() for name, value in stored.items()}
+    Codec(CONFIG.codec, LAYOUT).load_state_dict(weights)  # says so if they are of another shape
     work.mkdir(parents=True, exist_ok=True)
     if not (work / CODEBOOKS).exists():
-        save_codebooks(
-            work,
-            Codebooks(
-                weights["encoder.mean"],
-                weights["encoder.components"],
-                weights["quantizer.codebooks"],
-            ),
-        )
-    if not (work / WEIGHTS).exists():
-        codec = build()
-        install_codebooks(codec, load_codebooks(work))
-        decoder = {n: v for n, v in weights.items() if n.startswith("decoder.")}
-        missing = codec.load_state_dict(decoder, strict=False)
-        if missing.unexpected_keys:
-            raise ValueError(f"{model} is not of pup's shape: {missing.unexpected_keys[:3]}")
-        save_weights(work, CodecArguments(), codec.state_dict(), 0)
+        save_codebooks(work, codebooks_of(weights))
+    if not has_model(work):
+        save_tensors(work / WEIGHTS, weights)
 
 
 def save_tensors(path: Path, state: dict[str, Any]) -> None:
@@ -361,10 +253,9 @@ def has_model(work: Path) -> bool:
     return (work / WEIGHTS).exists()
 
 
-def load_model(work: Path) -> nn.Module:
+def load_model(work: Path) -> Codec:
     """The codec at its last checkpoint, ready to use."""
-    stored = json.loads((work / "codec.json").read_text(encoding="utf-8"))["arguments"]
-    model = build(CodecArguments(**{**stored, "ratios": tuple(stored["ratios"])}))
+    model = Codec(CONFIG.codec, LAYOUT)
     model.load_state_dict(torch.load(work / WEIGHTS, map_location="cpu", weights_only=True))
     return model.eval()
 

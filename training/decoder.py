@@ -1,14 +1,16 @@
-"""`python -m training decoder`: codes to sound, as a vocoder.
+"""`python -m training decoder`: codes to sound, by a vocoder that learns to read them.
 
 The decoder learns from codes of all kinds that it will be given: the true ones, the first two or
 three alone, and, as soon as there is a fine stage, true coarse codes with that stage's own fine
 ones, which are nearer to what it will hear than to the truth.
+
+Pitch and noisiness are learnt from an analysis of the sound (`training.pitch`), everything else by
+making sound at that pitch and comparing spectra. A loss over spectra alone hardly sees a pitch.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import math
 import time
@@ -16,28 +18,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from bark_core.codec import Codec
 from bark_core.transformer import FineGPT
+from bark_core.vocoder import Controls, Vocoder
 from training import codec, options
 from training.corpus import Corpus, randint
-from training.features import HOP, N_MELS, SAMPLE_RATE, WINDOW, cosines, mel_filters
+from training.features import HOP, WINDOW
 from training.fine import Windows
 from training.loop import Budget
 from training.options import batch_scale, budget
+from training.pitch import pulse_shares, track
 from training.pup import CONFIG, LAYOUT
+from training.spectra import spectral_loss
 
-BATCH = 8
-CROP_FRAMES = 44
-WARM_FRAMES = 8  # context for the decoder at the start of a crop; left out of the loss
-LOSS_FFTS = (256, 512, 1024, 2048)
-EDGE_HZ = 8_000.0
-RUMBLE_HZ = 40.0  # no voice has anything below
-# The envelope as recognisers of speech look at it: 27 ms windows, 10 ms apart
-ENVELOPE_FFT, ENVELOPE_HOP = 640, 240
-ENVELOPE_HZ = (100.0, 7_000.0)
-N_BANDS, N_CEPSTRA = 26, 13
+BATCH = 16
+CROP_FRAMES = 48
+WARM_FRAMES = 12  # context for the decoder at the start of a crop; left out of the loss
 START_ODDS = 0.25  # of a batch of prompts' beginnings, where the decoder has no context yet
 N_COARSE = LAYOUT.n_coarse_codebooks
 MADE = codec.N_CODEBOOKS + 1
@@ -47,15 +46,21 @@ ODDS_WITH_MADE = (0.0, 0.0, 0.1, 0.05, 0.3, 0.55)
 MADE_SHARPNESS = 3.0  # as the page's temperature, after export's sharpening
 MADE_AT_ONCE = 512  # windows
 LOOK_FOR_FINE_STEPS = 200
-RATE, FINAL_RATE, WARM_UP_STEPS = 1.5e-3, 3e-5, 100
-WEIGHTS = {"linear": 0.5, "above": 1.0, "rumble": 0.3, "cepstra": 1.0}
+RATE, FINAL_RATE, WARM_UP_STEPS = 2e-3, 3e-5, 100
+LARGEST_GRADIENT = 5.0
+LATENT_SIZE = 8.0  # about
+FIRST_PITCH, FIRST_LEVEL = -0.9, -4.0  # 110 Hz, before the sigmoid; log amplitude
+TRACK_HOP = 240  # 10 ms: the analysis takes as long as everything else if it is finer
+SEMITONES, WORST_SEMITONES = 12, 6.0  # farther off is an octave's mistake, the analysis's or ours
+SILENT = 1e-3  # root mean square: there is nothing to be noisy
 LOG_EVERY_STEPS, VALIDATE_EVERY_STEPS = 50, 250
 STATE = "codec-training.pt"
+MADE_CODES = "made.pt"  # the fine stage's, so that a run that goes on has them at once
 
 # Frame t holds samples 480 t onwards, but its window, which ends with it, has its centre at
-# 480 t - 32. The decoder's sound is late by the difference (11 ms): it need not guess the frame's
-# end, of which the tail of the Hann window tells it next to nothing.
-DELAY = WINDOW // 2 - HOP // 2
+# 480 t - 32, and the decoder hears nothing of the frames that come. Its sound is late by so many
+# samples (31 ms) that what a frame says lies between frames that are there.
+DELAY = WINDOW // 2 - HOP // 2 + HOP
 
 
 def rate_at(step: int, progress: float, highest: float = RATE) -> float:
@@ -65,73 +70,46 @@ def rate_at(step: int, progress: float, highest: float = RATE) -> float:
     return FINAL_RATE + (highest - FINAL_RATE) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
 
-@functools.lru_cache(maxsize=16)
-def _tools(n_fft: int, device: str) -> tuple[Tensor, Tensor]:
-    """Window [n_fft] and mel filters [n_mels, n_fft // 2 + 1] up to the edge."""
-    filters = mel_filters(n_fft, min(N_MELS, n_fft // 8), 0.0, EDGE_HZ)
-    return torch.hann_window(n_fft, device=device), filters.to(device)
-
-
-def magnitudes(sound: Tensor, n_fft: int) -> Tensor:
-    """float32 [B, n] to [B, n_fft // 2 + 1, frames]; white noise gives about the same at any n_fft.
-
-    The root has a floor, which keeps its gradient finite in silence.
-    """
-    window, _filters = _tools(n_fft, str(sound.device))
-    spectrum = torch.stft(sound, n_fft, n_fft // 4, window=window, return_complex=True)
-    return (torch.view_as_real(spectrum).square().sum(-1) + 1e-8).sqrt() / math.sqrt(n_fft / 4)
-
-
-def cepstra(sound: Tensor) -> Tensor:
-    """Mel cepstra of the power spectrum: float32 [B, n] to [B, N_CEPSTRA, frames].
-
-    Sums over wide bands and cosines hardly mind where harmonics and noise put their peaks, so
-    what is left of a difference is formants and loudness.
-    """
-    window, filters, rows = _envelope_tools(str(sound.device))
-    spectrum = torch.stft(sound, ENVELOPE_FFT, ENVELOPE_HOP, window=window, return_complex=True)
-    power = torch.view_as_real(spectrum).square().sum(-1) / (ENVELOPE_FFT / 4)
-    return rows @ torch.log(filters @ power + 1e-8)
-
-
-@functools.lru_cache(maxsize=4)
-def _envelope_tools(device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Window [ENVELOPE_FFT], mel filters [N_BANDS, ENVELOPE_FFT // 2 + 1], orthonormal cosines."""
-    filters = mel_filters(ENVELOPE_FFT, N_BANDS, *ENVELOPE_HZ)
-    rows = cosines(N_CEPSTRA, N_BANDS, device) * math.sqrt(2 / N_BANDS)
-    rows[0] /= math.sqrt(2)
-    return torch.hann_window(ENVELOPE_FFT, device=device), filters.to(device), rows
-
-
-def spectral_loss(made: Tensor, wanted: Tensor) -> dict[str, Tensor]:
-    """Multi-scale log-mel and magnitude L1, cepstral L1, what lies above 8 kHz or below 40 Hz.
+def decoder_loss(vocoder: Vocoder, batch: Batch, skip: int) -> dict[str, Tensor]:
+    """`spectral_loss` of the sound at its true pitch, and how wrong pitch and noisiness are.
 
     Args:
-        made, wanted: float32 [B, n] at 24 kHz.
+        skip: frames at the start that don't count.
     Returns:
-        scalars "mel", "linear", "above", "rumble", "cepstra" and their weighted "total".
+        as spectral_loss, and "pitch" in semitones and "noise" in nats.
     """
-    parts: dict[str, list[Tensor]] = {"mel": [], "linear": [], "above": [], "rumble": []}
-    for n_fft in LOSS_FFTS:
-        edge = int(EDGE_HZ / SAMPLE_RATE * n_fft) + 1
-        _window, filters = _tools(n_fft, str(made.device))
-        size_made, size_wanted = magnitudes(made, n_fft), magnitudes(wanted, n_fft)
-        mel_made, mel_wanted = (
-            torch.log(filters @ size + 1e-3) for size in (size_made, size_wanted)
-        )
-        parts["mel"].append((mel_made - mel_wanted).abs().mean())
-        parts["linear"].append((size_made - size_wanted)[:, :edge].abs().mean())
-        parts["above"].append(size_made[:, edge:].mean())
-    # Only the longest window tells 40 Hz from a man's pitch.
-    rumble = int(RUMBLE_HZ / SAMPLE_RATE * LOSS_FFTS[-1])
-    parts["rumble"].append(size_made[:, :rumble].mean())
-    losses = {name: torch.stack(values).mean() for name, values in parts.items()}
-    losses["cepstra"] = (cepstra(made) - cepstra(wanted)).abs().mean()
-    total = losses["mel"]
-    for name, weight in WEIGHTS.items():
-        total = total + weight * losses[name]
-    losses["total"] = total
+    config, n_frames = vocoder.config, batch.latents.shape[2]
+    repeats, first = HOP // TRACK_HOP, TRACK_HOP // 2 + HOP // config.steps // 2
+    heard = track(
+        batch.sound,
+        n_frames * repeats,
+        first=first,
+        hop=TRACK_HOP,
+        lowest_hz=config.lowest_hz,
+        highest_hz=config.highest_hz,
+    )
+    shares = pulse_shares(
+        batch.sound, heard, config.n_bands, config.edge_hz, first=first, hop=TRACK_HOP
+    )
+    hz, voiced, level, shares = (
+        values.repeat_interleave(config.steps // repeats, dim=1)
+        for values in (heard.hz, heard.voiced, heard.level, shares)
+    )
+    read = vocoder.controls(batch.latents)
+    pitch_hz = torch.where(voiced, hz, read.pitch_hz.detach())
+    made = vocoder.sound(Controls(pitch_hz, read.pulses.detach(), read.cepstrum))
+    losses = spectral_loss(made[:, skip * HOP :], batch.sound[:, skip * HOP :])
+    counted = slice(skip * config.steps, None)
+    wrong = (SEMITONES * (read.pitch_hz / hz).log2()).abs().clamp(max=WORST_SEMITONES)
+    losses["pitch"] = _mean_where(wrong[:, counted], voiced[:, counted])
+    noise = F.binary_cross_entropy(read.pulses, shares, reduction="none").mean(-1)
+    losses["noise"] = _mean_where(noise[:, counted], level[:, counted] > SILENT)
+    losses["total"] = losses["total"] + 0.1 * losses["pitch"] + 0.3 * losses["noise"]
     return losses
+
+
+def _mean_where(values: Tensor, there: Tensor) -> Tensor:
+    return (values * there).sum() / there.sum().clamp_min(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,46 +186,16 @@ class Crops:
         self.made = made
 
 
-def is_kernel(parameter: nn.Parameter) -> bool:
-    """Whether a weight is large enough for Muon: not a bias, nor the last layer's one channel."""
-    return parameter.ndim == 3 and min(parameter.flatten(1).shape) >= 8
-
-
-class ConvolutionMuon(torch.optim.Optimizer):
-    """Muon over convolutions' weights, as matrices of outputs by everything else.
-
-    After as many steps from the same weights the decoder's mel loss was 6 % lower than AdamW's
-    (docs/log.md).
-    """
-
-    def __init__(self, parameters: list[nn.Parameter], rate: float, momentum: float = 0.9) -> None:
-        super().__init__(parameters, {"lr": rate, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step, of about AdamW's size at the same rate."""
-        for group in self.param_groups:
-            keep, rate = group["momentum"], group["lr"]
-            for parameter in group["params"]:
-                state = self.state[parameter]
-                if "mean" not in state:
-                    state["mean"] = torch.zeros_like(parameter)
-                state["mean"].lerp_(parameter.grad, 1 - keep)
-                update = parameter.grad.lerp(state["mean"], keep).flatten(1)
-                size = 0.2 * max(update.shape) ** 0.5
-                parameter.add_(orthogonal(update).view_as(parameter), alpha=-rate * size)
-
-
-def orthogonal(matrix: Tensor, rounds: int = 5) -> Tensor:
-    """About the nearest matrix whose singular values are 1, by Newton-Schulz in bfloat16."""
-    a, b, c = 3.4445, -4.7750, 2.0315
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.mT if tall else matrix).bfloat16()
-    x = x / x.norm().clamp_min(1e-7)
-    for _ in range(rounds):
-        square = x @ x.mT
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(matrix.dtype)
+def first_values(vocoder: Vocoder) -> None:
+    """Begin quiet, at a man's pitch, from latents of their usual size."""
+    with torch.no_grad():
+        vocoder.first.weight /= LATENT_SIZE
+        vocoder.last.weight *= 0.1
+        config = vocoder.config
+        assert vocoder.last.bias is not None
+        bias = vocoder.last.bias.zero_().view(config.steps, -1)
+        bias[:, 0] = FIRST_PITCH
+        bias[:, 1 + config.n_bands] = FIRST_LEVEL
 
 
 class Trainer:
@@ -261,16 +209,16 @@ class Trainer:
         self.training = self._crops(held_out=False)
         self.validation = self._crops(held_out=True)
         torch.manual_seed(self.seed)
-        self.model = codec.load_model(self.work) if codec.has_model(self.work) else codec.build()
-        codec.install_codebooks(self.model, self.codebooks)
+        if codec.has_model(self.work):
+            self.model = codec.load_model(self.work)
+        else:
+            self.model = codec.build(self.codebooks)
+            first_values(_vocoder(self.model))
         self.model.to(self.device).train()
-        self.decoder: nn.Module = self.model.decoder  # type: ignore[assignment]
-        kernels = [p for p in self.decoder.parameters() if is_kernel(p)]
-        others = [p for p in self.decoder.parameters() if not is_kernel(p)]
-        self.optimisers: list[torch.optim.Optimizer] = [
-            ConvolutionMuon(kernels, RATE),
-            torch.optim.AdamW(others, lr=RATE, betas=(0.8, 0.99), weight_decay=0.0),
-        ]
+        self.decoder = _vocoder(self.model)
+        self.optimiser = torch.optim.AdamW(
+            self.decoder.parameters(), lr=RATE, betas=(0.8, 0.99), weight_decay=0.0
+        )
         self.step, self.minutes = 0, 0.0
         self._made_at = 0.0
         self._resume()
@@ -285,26 +233,26 @@ class Trainer:
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(state["model"])
-        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
+        self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.minutes = state["step"], state["minutes"]
 
     def save(self) -> None:
         """Write the training state and the weights, each atomically."""
         state: dict[str, Any] = {
             "model": self.model.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "minutes": self.minutes,
         }
         codec.save_tensors(self.work / STATE, state)
-        codec.save_weights(self.work, codec.CodecArguments(), state["model"], self.step)
+        codec.save_tensors(self.work / codec.WEIGHTS, state["model"])
 
     def run(self) -> None:
         """Train to the end of the budget, saving and logging on the way."""
         started = saved = time.monotonic()
         before, minutes = self.minutes, self.budget.minutes_from(self.minutes)
         progress, recent = self.budget.progress(self.step, self.minutes, minutes), []
+        self._look_for_fine()
         while progress < 1:
             if self.step % LOOK_FOR_FINE_STEPS == 0:
                 self._look_for_fine()
@@ -325,33 +273,38 @@ class Trainer:
         if not path.exists() or path.stat().st_mtime == self._made_at:
             return
         self._made_at = path.stat().st_mtime
+        stored = self.work / MADE_CODES
+        if stored.exists() and stored.stat().st_mtime > self._made_at:
+            made = torch.load(stored, map_location=self.device, weights_only=True)
+            if made["frames"] == [crops.corpus.codes.shape[1] for crops in self._both]:
+                self.training.made, self.validation.made = made["codes"]
+                return
         fine = FineGPT(CONFIG.fine)
         fine.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
-        for crops in (self.training, self.validation):
+        for crops in self._both:
             crops.make(fine.to(self.device).eval())
+        codes = [crops.made for crops in self._both]
+        frames = [crops.corpus.codes.shape[1] for crops in self._both]
+        codec.save_tensors(stored, {"codes": codes, "frames": frames})
+
+    @property
+    def _both(self) -> tuple[Crops, Crops]:
+        return self.training, self.validation
 
     def _train_step(self, progress: float) -> dict[str, Tensor]:
         # Seeded by the step, so that a resumed run draws what an unbroken one would.
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + self.step)
         at_start = self.step % round(1 / START_ODDS) == 0
         batch = self.training.draw(self.batch, generator, at_start=at_start)
-        rate = rate_at(self.step, progress, self.rate)
-        for optimiser in self.optimisers:
-            optimiser.zero_grad()
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-        losses = self._losses(batch, 0 if at_start else WARM_FRAMES * HOP)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate_at(self.step, progress, self.rate)
+        self.optimiser.zero_grad()
+        losses = decoder_loss(self.decoder, batch, 0 if at_start else WARM_FRAMES)
         losses["total"].backward()  # type: ignore[no-untyped-call]
-        for optimiser in self.optimisers:
-            optimiser.step()
+        torch.nn.utils.clip_grad_norm_(self.decoder.parameters(), LARGEST_GRADIENT)
+        self.optimiser.step()
         self.step += 1
         return {name: value.detach() for name, value in losses.items()}
-
-    def _losses(self, batch: Batch, skip: int) -> dict[str, Tensor]:
-        # bfloat16 convolutions are 1.6 times as fast on processors with AVX-512 BF16.
-        with torch.autocast(self.device.partition(":")[0], torch.bfloat16):
-            made = self.decoder(batch.latents)
-        return spectral_loss(made[:, 0].float()[:, skip:], batch.sound[:, skip:])
 
     def _log(self, recent: list[dict[str, Tensor]]) -> None:
         entry: dict[str, Any] = {"step": self.step, "minutes": round(self.minutes, 2)}
@@ -369,9 +322,14 @@ class Trainer:
     @torch.no_grad()
     def _validate(self, kind: int) -> float:
         generator = torch.Generator(self.device).manual_seed(7)
-        kinds = torch.full((4 * BATCH,), kind, device=self.device)
+        kinds = torch.full((3 * BATCH,), kind, device=self.device)
         batch = self.validation.crops(kinds, generator)
-        return round(float(self._losses(batch, WARM_FRAMES * HOP)["mel"]), 4)
+        return round(float(decoder_loss(self.decoder, batch, WARM_FRAMES)["mel"]), 4)
+
+
+def _vocoder(model: Codec) -> Vocoder:
+    assert isinstance(model.decoder, Vocoder)
+    return model.decoder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

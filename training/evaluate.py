@@ -156,7 +156,8 @@ def codec_speaks(teacher: Teacher, work: Path, n_books: int) -> Speak:
     def speak(text: str, voice: TeacherVoice) -> NDArray[np.float32]:
         samples = torch.from_numpy(teacher.say(text, voice).samples)
         codes = codebooks.encode(codebooks.latents(samples))
-        sound: NDArray[np.float32] = codec.synthesise(model, codes[:n_books]).numpy()
+        latents = codebooks.decode(codes[:n_books])
+        sound: NDArray[np.float32] = codec.synthesise(model, latents).numpy()
         return sound
 
     return speak

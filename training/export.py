@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from bark_core.formats import stage_file, write_model
-from bark_core.layouts import STAGES, StageName, from_encodec, from_suno
+from bark_core.layouts import STAGES, StageName, from_suno
 from bark_core.recogniser import RECOGNISER_FILE
 from bark_core.tokenizer import Tokenizer
 from bark_core.tokens import FineCodes, SemanticTokens
 from bark_core.voices import Voice
 from bark_core.weights import read_safetensors, write_safetensors
-from training import codec, data
+from training import data
 from training.pup import CONFIG, LAYOUT
 from training.teacher import VOICES
 from training.vocabulary import character_vocabulary
@@ -51,7 +51,7 @@ def export_model(work: Path, target: Path) -> None:
             return kept[stage]
         checkpoint = torch.load(work / f"{stage}.pt", map_location="cpu", weights_only=True)
         if stage == "codec":
-            return from_encodec(_with_analysis(checkpoint, work), CONFIG)
+            return dict(checkpoint)
         return _sharpened(from_suno(checkpoint["model"], stage, CONFIG), SHARPER[stage])
 
     card = target / "README.md"
@@ -91,13 +91,6 @@ def _sharpened(weights: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
     """Multiply all logits: the last norm is followed by the output heads only."""
     last = "transformer.ln_f."
     return {k: v * factor if k.startswith(last) else v for k, v in weights.items()}
-
-
-def _with_analysis(weights: dict[str, Tensor], work: Path) -> dict[str, Tensor]:
-    """The decoder and the codebooks, and the analysis that is the encoder."""
-    books = codec.load_codebooks(work)
-    kept = {name: value for name, value in weights.items() if not name.startswith("encoder.")}
-    return kept | {"encoder.mean": books.mean, "encoder.components": books.components}
 
 
 def export_voices(work: Path, target: Path) -> None:

@@ -8,8 +8,12 @@ folder: `python app.py --model FOLDER`.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.machinery
 import json
-from collections.abc import Callable
+import sys
+import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +24,32 @@ from bark_core import Cascade, load
 from bark_core.formats import Origin, write_model
 from bark_core.layouts import expected_shapes
 from bark_core.transformer import CausalGPT, FineGPT
-from training.codec import without_torchaudio
 from training.examples import Rows, read_examples, stage_module
 
 STAGES = ("semantic", "coarse", "fine")
 ADAPTED = ["c_attn", "c_proj", "c_fc"]  # the matrices inside the blocks
 ROWS_A_STEP = 4
+
+
+class _Placeholder(types.ModuleType):
+    """Stands in for a module that is imported on the way and never called."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
+
+
+@contextlib.contextmanager
+def without_torchaudio() -> Iterator[None]:
+    """Let what imports torchaudio be imported where that is absent or broken; leaves no trace."""
+    if "torchaudio" in sys.modules:
+        yield
+        return
+    sys.modules["torchaudio"] = _Placeholder("torchaudio")
+    try:
+        yield
+    finally:
+        del sys.modules["torchaudio"]
 
 
 def adapt(model: CausalGPT | FineGPT, rank: int) -> Callable[[], None]:

@@ -15,6 +15,7 @@ from bark_core.config import (
     GPTConfig,
     RecogniserConfig,
     TokenLayout,
+    VocoderConfig,
 )
 from training.prompts import CUES
 
@@ -78,13 +79,11 @@ CONFIG = CascadeConfig(
     ),
     codec=CodecConfig(
         ratios=(6, 5, 4, 4),
-        n_filters=16,
         dimension=64,
-        lstm=0,
         n_q=4,
         bins=CODEBOOK_SIZE,
-        pad_mode="constant",
         analysis=AnalysisConfig(),
+        vocoder=VocoderConfig(),
     ),
     languages=("en",),
     spell_numbers=True,
