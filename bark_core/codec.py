@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bark_core.analysis import Analysis
-from bark_core.config import CodecConfig, TokenLayout
+from bark_core.config import CodecConfig, TokenLayout, VocoderConfig
 from bark_core.errors import (
     GenerationError,
     InvalidCheckpoint,
@@ -278,12 +278,28 @@ def _check(config: CodecConfig, layout: TokenLayout) -> None:
             f"the analysis window of {config.analysis.window} samples is shorter than a frame of "
             f"{layout.samples_per_frame}"
         )
-    if config.vocoder is not None and layout.samples_per_frame % config.vocoder.steps:
-        problems.append(
-            f"the vocoder's {config.vocoder.steps} steps a frame don't divide "
-            f"{layout.samples_per_frame} samples"
-        )
+    if config.vocoder is not None:
+        problems += _vocoder_problems(config.vocoder, layout)
     if problems:
         raise InvalidCheckpoint(
             f"the codec doesn't go with the token layout {layout.name!r}: {'; '.join(problems)}"
         )
+
+
+def _vocoder_problems(vocoder: VocoderConfig, layout: TokenLayout) -> list[str]:
+    problems, samples = [], layout.samples_per_frame
+    if samples % vocoder.steps:
+        problems.append(
+            f"the vocoder's {vocoder.steps} steps a frame don't divide {samples} samples"
+        )
+    if vocoder.window < 2 * samples / vocoder.steps:
+        problems.append(
+            f"the vocoder's window of {vocoder.window} samples is shorter than two of "
+            f"{vocoder.steps} steps of a frame of {samples}"
+        )
+    if vocoder.edge_hz > layout.sample_rate_hz / 2:
+        problems.append(
+            f"the vocoder's edge of {vocoder.edge_hz:g} Hz is above what sound of "
+            f"{layout.sample_rate_hz} Hz can hold"
+        )
+    return problems

@@ -181,7 +181,8 @@ class _Tables:
 
 @functools.lru_cache(maxsize=8)
 def _tables(config: VocoderConfig, sample_rate_hz: int, device: torch.device) -> _Tables:
-    with torch.device("cpu"):
+    # kept beyond this call, which may be one that no gradient could ever be taken of
+    with torch.device("cpu"), torch.inference_mode(mode=False):
         # a generator whose numbers are promised never to change
         noise = torch.from_numpy(np.random.RandomState(0).standard_normal(N_NOISE))
         heard = torch.linspace(0, sample_rate_hz / 2, N_NOISE // 2 + 1) <= config.edge_hz
@@ -200,7 +201,7 @@ def _tables(config: VocoderConfig, sample_rate_hz: int, device: torch.device) ->
         noise, bands, cosines, sines = (
             table.float() for table in (noise, bands, angles.cos(), angles.sin())
         )
-    return _Tables(*(table.to(device) for table in (noise, bands, cosines, sines, edge)))
+        return _Tables(*(table.to(device) for table in (noise, bands, cosines, sines, edge)))
 
 
 def _low_pass(config: VocoderConfig, sample_rate_hz: int) -> Tensor:

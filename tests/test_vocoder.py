@@ -166,7 +166,19 @@ def test_senseless_figures_are_refused(change: dict[str, Any]) -> None:
         check_config(_with(dataclasses.replace(SHAPE, **change)))
 
 
-def test_steps_that_don_t_divide_a_frame_are_refused() -> None:
-    config = _with(dataclasses.replace(SHAPE, steps=7))
-    with pytest.raises(InvalidCheckpoint, match="7 steps"):
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"steps": 7}, "7 steps"), ({"window": 100}, "shorter"), ({"edge_hz": 12_001.0}, "12001 Hz")],
+)
+def test_what_doesn_t_go_with_the_layout_is_refused(change: dict[str, Any], says: str) -> None:
+    config = _with(dataclasses.replace(SHAPE, **change))
+    with pytest.raises(InvalidCheckpoint, match=says):
         Codec(config.codec, config.layout)
+
+
+def test_it_can_learn_after_it_has_spoken() -> None:
+    codec = _codec()
+    codec.decode(_codes(4))
+    latents = torch.ones(1, codec.config.dimension, 4)
+    codec.decoder(latents).square().mean().backward()
+    assert all(p.grad is not None for p in codec.decoder.parameters())
