@@ -42,7 +42,7 @@ class Fault(StrEnum):
     MUTE = "It is mute."  # there isn't the memory to tell what happens
     FREEZE = "It freezes."  # the process shows no sign of life any more
     STALL = "It stalls."  # the process lives, its job does not go on
-    LIMIT = "It has a limit."  # once: from now on the process may take 32 MB more, no more
+    LIMIT = "It has a limit."  # once: from now on the process may take 8 MB more, no more
     DIRT = "It prints."  # a library writes to standard output
     SLOW = "It is slow."
     ONCE = "It crashes once."  # the file named by BROKEN_WORKER says that it did
@@ -127,7 +127,7 @@ def _break(text: str, cascade: Cascade) -> None:
     if Fault.MEMORY in text or (Fault.OFFLOAD in text and not cascade.placement.offload):
         raise OutOfMemory("there wasn't enough memory while generating; shorten it")
     if Fault.LIMIT in text and _for_the_first_time():
-        resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + 2**25, -1))
+        resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + 2**23, -1))
     if Fault.MUTE in text:
         wire.Packer.pack = _without_memory  # type: ignore[method-assign, assignment]
     if Fault.FREEZE in text:
