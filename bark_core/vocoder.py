@@ -103,35 +103,35 @@ class Vocoder(nn.Module):
         """What controls ask for, from a frame on: float32 [B, samples]."""
         steps = self.config.steps
         end = controls.pitch_hz.shape[1]
-        pulses = self._pulses(controls.pitch_hz)
+        a_sample = controls.pitch_hz.double() / self.sample_rate_hz  # periods
+        phases = (a_sample.cumsum(1) - a_sample) * self.hop  # at the start of each step
         parts = []
         for start in range(first * steps, end, STEPS_AT_ONCE):
             between()
-            parts.append(self._part(controls, pulses, start, min(end, start + STEPS_AT_ONCE)))
+            parts.append(self._part(controls, phases, start, min(end, start + STEPS_AT_ONCE)))
         return torch.cat(parts, dim=1)
 
-    def _part(self, controls: Controls, pulses: Tensor, start: int, end: int) -> Tensor:
+    def _part(self, controls: Controls, phases: Tensor, start: int, end: int) -> Tensor:
         """The sound of steps start..end - 1: float32 [B, hop * (end - start)]."""
         config, hop = self.config, self.hop
-        tables = _tables(config, self.sample_rate_hz, pulses.device)
+        tables = _tables(config, self.sample_rate_hz, phases.device)
         # what began so many steps before may still ring
         begin = max(0, start - math.ceil(config.window / hop))
-        places = torch.arange(begin * hop, end * hop, device=pulses.device)
+        pulses = self._pulses(controls.pitch_hz[:, begin:end], phases[:, begin:end])
+        places = torch.arange(begin * hop, end * hop, device=phases.device)
         noise = tables.noise[places % N_NOISE].view(1, end - begin, hop)
         cepstrum, share = controls.cepstrum[:, begin:end], controls.pulses[:, begin:end]
-        spectrum = self._pieces(pulses[:, begin:end]) * tables.response(cepstrum, share)
+        spectrum = self._pieces(pulses) * tables.response(cepstrum, share)
         spectrum = spectrum + self._pieces(noise) * tables.response(cepstrum, 1 - share)
         rung = torch.fft.irfft(spectrum * tables.edge, config.window)  # (B, steps, window)
         length = (end - begin - 1) * hop + config.window
         sound = F.fold(rung.mT, (1, length), (1, config.window), stride=(1, hop))[:, 0, 0]
         return sound[:, (start - begin) * hop : (end - begin) * hop]
 
-    def _pulses(self, pitch_hz: Tensor) -> Tensor:
+    def _pulses(self, pitch_hz: Tensor, phases: Tensor) -> Tensor:
         """Pulse trains of power 1 over all bands, as their harmonics: [B, S] to [B, S, hop]."""
-        a_sample = pitch_hz.double() / self.sample_rate_hz  # periods
-        before = a_sample.cumsum(1) * self.hop - a_sample * self.hop
-        run = torch.arange(self.hop, device=pitch_hz.device)
-        phase = before[..., None] + a_sample[..., None] * run
+        seconds = torch.arange(self.hop, device=pitch_hz.device).double() / self.sample_rate_hz
+        phase = phases[..., None] + pitch_hz.double()[..., None] * seconds
         half_turns = (math.pi * (phase - phase.round())).float()
         # the sum of cos(2 pi k phase) over all harmonics k, in closed form
         n_harmonics = torch.floor(self.config.edge_hz / pitch_hz)[..., None]
@@ -194,14 +194,23 @@ def _tables(config: VocoderConfig, sample_rate_hz: int, device: torch.device) ->
         even = (torch.arange(N_EVEN, dtype=torch.float64) + 0.5) * math.pi / N_EVEN
         hz = _warped(even, -config.warp) / math.pi * sample_rate_hz / 2
         place = (hz / config.edge_hz).clamp(max=1.0) * (config.n_bands - 1)
-        hats = (1 - (place - torch.arange(config.n_bands)[:, None]).abs()).clamp_min(0)
-        bands = hats @ (order * even).cos().T * (2 / N_EVEN)
+        bands = hats(place, config.n_bands) @ (order * even).cos().T * (2 / N_EVEN)
         bands[:, 0] /= 2
         edge = _low_pass(config, sample_rate_hz)
         noise, bands, cosines, sines = (
             table.float() for table in (noise, bands, angles.cos(), angles.sin())
         )
         return _Tables(*(table.to(device) for table in (noise, bands, cosines, sines, edge)))
+
+
+def hats(places: Tensor, count: int) -> Tensor:
+    """How much of each band a place is in: [n] to [count, n]; 1 where the band has its centre.
+
+    Args:
+        places: in bands from the centre of the first one.
+    """
+    centres = torch.arange(count, device=places.device)[:, None]
+    return (1 - (places - centres).abs()).clamp_min(0)
 
 
 def _low_pass(config: VocoderConfig, sample_rate_hz: int) -> Tensor:

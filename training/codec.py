@@ -26,9 +26,9 @@ from training import data
 from training.features import N_MELS, cosines, log_mel
 from training.pup import CONFIG, LAYOUT
 
-DIMENSION = 64
-N_CODEBOOKS = 4
-CODEBOOK_SIZE = 512
+DIMENSION = CONFIG.codec.dimension
+N_CODEBOOKS = LAYOUT.n_codebooks
+CODEBOOK_SIZE = LAYOUT.codebook_size
 ENVELOPE_CEPSTRA = 16
 CODEBOOKS = "codebooks.npz"
 WEIGHTS = "codec.pt"
@@ -241,7 +241,7 @@ def start_from(work: Path, model: Path) -> None:
         save_tensors(work / WEIGHTS, weights)
 
 
-def save_tensors(path: Path, state: dict[str, Any]) -> None:
+def save_tensors(path: Path, state: Any) -> None:
     """torch.save, atomically."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     torch.save(state, part)

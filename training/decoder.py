@@ -273,23 +273,18 @@ class Trainer:
         if not path.exists() or path.stat().st_mtime == self._made_at:
             return
         self._made_at = path.stat().st_mtime
-        stored = self.work / MADE_CODES
+        stored, both = self.work / MADE_CODES, (self.training, self.validation)
         if stored.exists() and stored.stat().st_mtime > self._made_at:
             made = torch.load(stored, map_location=self.device, weights_only=True)
-            if made["frames"] == [crops.corpus.codes.shape[1] for crops in self._both]:
-                self.training.made, self.validation.made = made["codes"]
+            if [codes.shape[1] for codes in made] == [c.corpus.codes.shape[1] for c in both]:
+                self.training.made, self.validation.made = made
                 return
         fine = FineGPT(CONFIG.fine)
         fine.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
-        for crops in self._both:
-            crops.make(fine.to(self.device).eval())
-        codes = [crops.made for crops in self._both]
-        frames = [crops.corpus.codes.shape[1] for crops in self._both]
-        codec.save_tensors(stored, {"codes": codes, "frames": frames})
-
-    @property
-    def _both(self) -> tuple[Crops, Crops]:
-        return self.training, self.validation
+        fine.to(self.device).eval()
+        for crops in both:
+            crops.make(fine)
+        codec.save_tensors(stored, [crops.made for crops in both])
 
     def _train_step(self, progress: float) -> dict[str, Tensor]:
         # Seeded by the step, so that a resumed run draws what an unbroken one would.

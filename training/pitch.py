@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from bark_core.vocoder import hats
 from training.features import SAMPLE_RATE
 
 WINDOW, HOP = 1_200, 240  # 50 ms, 10 ms
@@ -97,8 +98,7 @@ def pulse_shares(
     rest = (WINDOW - BAND_WINDOW) // 2
     power = _power(frames[..., rest : rest + BAND_WINDOW], window)
     hz = torch.linspace(0, SAMPLE_RATE / 2, FFT // 2 + 1, device=sound.device)
-    centres = torch.arange(n_bands, device=sound.device)[:, None]
-    bands = (1 - (hz / edge_hz * (n_bands - 1) - centres).abs()).clamp_min(0)
+    bands = hats(hz / edge_hz * (n_bands - 1), n_bands)
     # the autocorrelation of each band, at that one lag
     turned = power * torch.cos(2 * math.pi * hz / track.hz[..., None])
     alike = (turned @ bands.T) / (power @ bands.T).clamp_min(1e-12)
