@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <thread>
 #include <type_traits>
@@ -84,9 +85,15 @@ inline Vec zero() { return make([](int) { return 0.0f; }); }
 inline Vec load(const float* p) { return make([p](int i) { return p[i]; }); }
 inline Vec load(const int8_t* p) { return make([p](int i) { return float(p[i]); }); }
 inline Vec load(const Half* p) { return make([p](int i) { return float(p[i]); }); }
+#if defined(FP_FAST_FMAF)
+inline Vec fma(const Vec& a, const Vec& b, const Vec& c) {
+    return make([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+}
+#else
 inline Vec fma(const Vec& a, const Vec& b, const Vec& c) {
     return make([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
 }
+#endif
 inline void store(float* p, const Vec& v) { std::memcpy(p, v.lane, sizeof v.lane); }
 inline Vec spread(float x) { return make([x](int) { return x; }); }
 inline float sum(const Vec& v) {

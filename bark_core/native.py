@@ -35,6 +35,9 @@ HEADERS = tuple(_HERE / f"{name}.h" for name in ("native", "tiles"))
 FLAGS = (
     *("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-w"),
     *("-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"),
+    # a product and a sum become one operation where the source says so, never here and not there:
+    # GCC decides anew for each loop, so that a row's numbers depended on how many are beside it
+    "-ffp-contract=off",
 )
 # the second is how some compilers for ARM say it; without either it is still right, but slower
 THIS_PROCESSOR = (("-march=native",), ("-mcpu=native",), ())
