@@ -189,8 +189,8 @@ struct Working {
         rows.resize(size_t(n_rows));
         for (int m = 0; m < n_rows; ++m) {
             float* to = &numbers[size_t(words * m)];
-            scales[m] = InInt8::measured(x[m], n_in);
-            InInt8::words_of(x[m], n_in, scales[m], 0, words, to);
+            scales[m] = InSixteenBits::measured(x[m], n_in);
+            InSixteenBits::words_of(x[m], n_in, scales[m], 0, words, to);
             rows[m] = reinterpret_cast<const int16_t*>(to);
         }
     }

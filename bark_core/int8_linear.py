@@ -1,11 +1,11 @@
 """Linear layers whose weights are int8, for CPUs: a quarter of the bytes to read at each step.
 
 Each output has a scale of its own. With many positions, what comes in is rounded as it comes: on
-processors with AVX2 and nothing newer to 13 bits or more, with a scale for each position (see
-`products`), elsewhere to int8, with one scale for all of it: right for prompts, a chunk of one
-prompt at a time. Decode steps read the same weights, with inputs that are rounded row by row on
-processors of the first kind and stay as they are elsewhere: a row's result doesn't depend on its
-neighbours.
+processors with AVX2 and nothing newer to 7 bits, with a scale for each position (see `products`),
+elsewhere to 8, with one scale for all of it: right for prompts, a chunk of one prompt at a time.
+Decode steps read the same weights, with inputs that are rounded to 13 bits and more, row by row,
+on processors of the first kind and stay as they are elsewhere: a row's result doesn't depend on
+its neighbours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from torch.nn import functional as F
 from bark_core import processor, products
 
 _VNNI = ("avx512_vnni", "avx_vnni")
-_AMX = "amx_int8"
 _AMX_BFLOAT16 = "amx_bf16"
 
 
@@ -99,10 +98,12 @@ def available() -> bool:
 def _best_engine() -> Iterator[None]:
     """Let torch pack weights for the engine that is the quickest here.
 
-    FBGEMM knows no AMX, with which oneDNN takes a third of its time (docs/log.md).
+    oneDNN takes nine tenths of FBGEMM's time with VNNI, and a third with AMX, which FBGEMM doesn't
+    know (docs/log.md). Elsewhere it stays the usual one.
     """
     chosen = torch.backends.quantized.engine
-    if _AMX in processor.abilities() and "onednn" in torch.backends.quantized.supported_engines:
+    quicker = bool(processor.abilities().intersection(_VNNI))
+    if quicker and "onednn" in torch.backends.quantized.supported_engines:
         torch.backends.quantized.engine = "onednn"
     try:
         yield

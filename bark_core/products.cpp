@@ -6,8 +6,8 @@
 // A tile of ROWS positions x OUTS outputs is summed in registers. Inputs and weights are laid out
 // in the order in which it reads them: inputs all at once, weights on their way into the cache, so
 // that there is never a second copy of them. They are handled in words of 4 bytes, which are one
-// float32 or two int16: weights in int8 become int16, inputs are rounded to int16 with one scale a
-// position, and the processor adds two such products in one operation, in whole numbers.
+// float32 or four int8: beside weights in int8, inputs are rounded to 7 bits between the least and
+// the largest of their position, and what the processor multiplies and adds are whole numbers.
 //
 // The law: each output is summed from the first word to the last, whatever the tile it falls into
 // and whoever computes it, so a position's numbers depend neither on those beside it nor on the
@@ -37,7 +37,7 @@ struct Call {
 // Kept from call to call, for memory that is asked for anew is cleared anew by the system.
 struct Space {
     std::vector<float> inputs;  // [block of DEPTH words, panel of ROWS positions, word, position]
-    std::vector<float> scales;  // a position's
+    std::vector<Rounding> roundings;  // a position's
     std::vector<std::vector<Line>> weights;  // a thread's: [panel of OUTS outputs, word, output]
     std::vector<std::vector<float>> rows;    // a thread's
 };
@@ -52,7 +52,7 @@ class Product {
 
     void run(Team& team) {
         grow(space.inputs, n_words_ * n_panels_ * ROWS);
-        grow(space.scales, n_panels_ * ROWS);
+        grow(space.roundings, n_panels_ * ROWS);
         grow(space.weights, team.wanted());
         grow(space.rows, team.wanted());
         team.run([&](int thread) {
@@ -67,6 +67,8 @@ class Product {
     }
 
   private:
+    using Weight = typename Kind::Weight;
+
     float* inputs(int64_t block, int64_t panel) {
         const int64_t depth = depth_of(block);
         return &space.inputs[(block * DEPTH * n_panels_ + panel * depth) * ROWS];
@@ -80,12 +82,12 @@ class Product {
         for (int m = 0; m < ROWS; ++m) {
             // what lies beyond the last position is never looked at
             rows[m] = call_.x + std::min(panel * ROWS + m, call_.n_rows - 1) * call_.n_in;
-            space.scales[panel * ROWS + m] = Kind::measured(rows[m], call_.n_in);
+            space.roundings[panel * ROWS + m] = Kind::measured(rows[m], call_.n_in);
         }
         for (int64_t block = 0; block * DEPTH < n_words_; ++block) {
             const int64_t depth = depth_of(block), start = block * DEPTH;
             for (int m = 0; m < ROWS; ++m)
-                Kind::words_of(rows[m], call_.n_in, space.scales[panel * ROWS + m], start,
+                Kind::words_of(rows[m], call_.n_in, space.roundings[panel * ROWS + m], start,
                                start + depth, words + m * DEPTH);
             float* to = inputs(block, panel);
             for (int64_t k = 0; k < depth; ++k)
@@ -97,6 +99,9 @@ class Product {
     void compute(int64_t first, Line* weights) {
         const int64_t count = std::min<int64_t>(PIECE, call_.n_out - first);
         const int64_t n_outs = (count + OUTS - 1) / OUTS;
+        alignas(32) float of_weights[PIECE] = {};
+        for (int64_t n = 0; n < count; ++n)
+            of_weights[n] = Kind::sum_of(weight_of(first + n), call_.n_in);
         for (int64_t block = 0; block * DEPTH < n_words_; ++block) {
             const int64_t depth = depth_of(block);
             for (int64_t n = 0; n < n_outs; ++n)
@@ -104,17 +109,19 @@ class Product {
             for (int64_t few = 0; few < n_panels_; few += FEW_PANELS)
                 for (int64_t n = 0; n < n_outs; ++n)
                     for (int64_t m = few; m < std::min(few + FEW_PANELS, n_panels_); ++m)
-                        tile(m, first + n * OUTS, block, weights + n * depth);
+                        tile(m, first + n * OUTS, block, weights + n * depth, of_weights + n * OUTS);
         }
     }
 
+    const Weight* weight_of(int64_t output) const {
+        return static_cast<const Weight*>(call_.weight) + output * call_.n_in;
+    }
+
     void lay_out_weights(int64_t first, int64_t start, int64_t depth, Line* to) {
-        using Weight = typename Kind::Weight;
-        const Weight* weight = static_cast<const Weight*>(call_.weight);
         for (int half = 0; half < OUTS; half += 8) {
             const Weight* rows[8];
             for (int i = 0; i < 8; ++i)
-                rows[i] = weight + std::min(first + half + i, call_.n_out - 1) * call_.n_in;
+                rows[i] = weight_of(std::min(first + half + i, call_.n_out - 1));
             int64_t k = 0;
             for (; k + 8 <= depth && (start + k + 8) * Kind::WORD <= call_.n_in; k += 8) {
                 __m256 words[8];
@@ -129,7 +136,8 @@ class Product {
     }
 
     // A tile's part of the sums, which lie in `out` from block to block.
-    void tile(int64_t panel, int64_t first, int64_t block, const Line* weights) {
+    void tile(int64_t panel, int64_t first, int64_t block, const Line* weights,
+              const float* of_weights) {
         const int64_t n_rows = std::min<int64_t>(ROWS, call_.n_rows - panel * ROWS);
         const int64_t n_outs = std::min<int64_t>(OUTS, call_.n_out - first);
         float* out = call_.out + panel * ROWS * call_.n_out + first;
@@ -143,11 +151,12 @@ class Product {
         if (block)
             copy([&](int64_t m, size_t n) { std::memcpy(sums[m], out + m * call_.n_out, n); });
         multiply<Kind>(inputs(block, panel), weights, depth_of(block), sums);
-        if ((block + 1) * DEPTH >= n_words_) finish(panel, first, n_outs, sums);
+        if ((block + 1) * DEPTH >= n_words_) finish(panel, first, n_outs, of_weights, sums);
         copy([&](int64_t m, size_t n) { std::memcpy(out + m * call_.n_out, sums[m], n); });
     }
 
-    void finish(int64_t panel, int64_t first, int64_t n_outs, float (*sums)[OUTS]) {
+    void finish(int64_t panel, int64_t first, int64_t n_outs, const float* of_weights,
+                float (*sums)[OUTS]) {
         alignas(32) float scale[OUTS] = {}, bias[OUTS] = {};
         if (call_.scale) std::memcpy(scale, call_.scale + first, size_t(n_outs) * 4);
         if (call_.bias) std::memcpy(bias, call_.bias + first, size_t(n_outs) * 4);
@@ -155,7 +164,8 @@ class Product {
             for (int h = 0; h < OUTS; h += 8) {
                 const __m256 number = Kind::number(_mm256_load_ps(sums[m] + h),
                                                    _mm256_load_ps(scale + h),
-                                                   space.scales[panel * ROWS + m]);
+                                                   _mm256_load_ps(of_weights + h),
+                                                   space.roundings[panel * ROWS + m]);
                 _mm256_store_ps(sums[m] + h, _mm256_add_ps(number, _mm256_load_ps(bias + h)));
             }
             if (call_.gelu)
@@ -180,7 +190,7 @@ BARK_EXPORT void bark_product(const float* x, const void* weight, const float* s
     const Call call{x, weight, scale, bias, out, n_rows, n_in, n_out, gelu != 0};
     Team& team = team_of(n_threads);
     if (scale)
-        Product<InInt8>(call).run(team);
+        Product<InSevenBits>(call).run(team);
     else
         Product<InFloat32>(call).run(team);
 }

@@ -49,8 +49,8 @@ def multiply(
         x: float32 [..., n_in].
         weight: [n_out, n_in], float32, or int8 with a scale for each output.
         bias: float32 [n_out].
-        scale: float32 [n_out]; with it inputs are rounded, too: to 13 bits and a sign at 3,072
-            inputs, with a scale for each position.
+        scale: float32 [n_out]; with it inputs are rounded, too: to 127 steps between the least and
+            the largest of each position.
         gelu: what comes out goes through a GELU.
     Returns:
         float32 [..., n_out].

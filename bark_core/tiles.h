@@ -35,21 +35,28 @@ inline void transpose(const __m256 (&in)[8], __m256 (&out)[8]) {
     }
 }
 
+// How a row's inputs are rounded: each is `least` and so many whole steps.
+struct Rounding {
+    float step, least;
+};
+
 // What a word is, and what becomes of a sum. Each has
 //   WORD: weights in a word,
-//   measured: what a row's inputs are rounded by,
+//   measured: how a row's inputs are rounded,
 //   words_of: a row's inputs as words, from word start to stop,
 //   eight: 8 words of each of 8 outputs' weights, by words,
 //   word: one of them at the end of a row, where there may be less than 8,
 //   add: sum + the product of two words, in 8 lanes,
-//   number: a sum as a float.
+//   sum_of: all weights of an output added up,
+//   number: a sum as a float, by the scales of 8 outputs and what their weights add up to.
 
 struct InFloat32 {
     using Weight = float;
     static constexpr int WORD = 1;
 
-    static float measured(const float*, int64_t) { return 1.0f; }
-    static void words_of(const float* x, int64_t, float, int64_t start, int64_t stop, float* to) {
+    static Rounding measured(const float*, int64_t) { return {1.0f, 0.0f}; }
+    static void words_of(const float* x, int64_t, Rounding, int64_t start, int64_t stop,
+                         float* to) {
         std::memcpy(to, x + start, size_t(stop - start) * 4);
     }
     static void eight(const float* const (&rows)[8], int64_t at, __m256 (&out)[8]) {
@@ -59,13 +66,90 @@ struct InFloat32 {
     }
     static float word(const float* row, int64_t at, int64_t) { return row[at]; }
     static __m256 add(__m256 a, __m256 b, __m256 sum) { return _mm256_fmadd_ps(a, b, sum); }
-    static __m256 number(__m256 sum, __m256, float) { return sum; }
+    static float sum_of(const float*, int64_t) { return 0.0f; }
+    static __m256 number(__m256 sum, __m256, __m256, Rounding) { return sum; }
 };
 
-struct InInt8 {
+// Weights in int8, inputs in 7 bits without a sign, so that two products fit 16 bits. Four are
+// added by three operations: by pairs, the pairs, the sum.
+struct InSevenBits {
     using Weight = int8_t;
-    static constexpr int WORD = 2;
+    static constexpr int WORD = 4;
+    static constexpr float STEPS = 127.0f;
 
+    // From the least input to the largest. What isn't finite makes all of the row so.
+    static Rounding measured(const float* x, int64_t n_in) {
+        float least = x[0], largest = x[0];
+        int32_t most = 0;
+        for (int64_t k = 0; k < n_in; ++k) {
+            int32_t bits;
+            std::memcpy(&bits, x + k, 4);
+            most = std::max(most, bits & 0x7FFFFFFF);
+            least = x[k] < least ? x[k] : least;
+            largest = x[k] > largest ? x[k] : largest;
+        }
+        if (most >= 0x7F800000) return {std::numeric_limits<float>::quiet_NaN(), 0.0f};
+        return {(largest - least) / STEPS, least};
+    }
+    static void words_of(const float* x, int64_t n_in, Rounding by, int64_t start, int64_t stop,
+                         float* to) {
+        const float steps = by.step > 1e-30f ? 1.0f / by.step : 0.0f;
+        const __m256 many = _mm256_set1_ps(steps), least = _mm256_set1_ps(by.least);
+        const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        uint8_t* out = reinterpret_cast<uint8_t*>(to);
+        int64_t k = 4 * start;
+        for (; k + 32 <= std::min(4 * stop, n_in); k += 32) {
+            __m256i eights[4];
+            UNROLL for (int i = 0; i < 4; ++i) {
+                const __m256 above = _mm256_sub_ps(_mm256_loadu_ps(x + k + 8 * i), least);
+                eights[i] = _mm256_cvtps_epi32(_mm256_mul_ps(above, many));
+            }
+            const __m256i all = _mm256_packus_epi16(_mm256_packs_epi32(eights[0], eights[1]),
+                                                    _mm256_packs_epi32(eights[2], eights[3]));
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(out),
+                                _mm256_permutevar8x32_epi32(all, order));
+            out += 32;
+        }
+        for (; k < 4 * stop; ++k) {
+            const float above = k < n_in ? (x[k] - by.least) * steps : 0.0f;
+            *out++ = uint8_t(std::clamp(_mm_cvtss_si32(_mm_set_ss(above)), 0, 127));
+        }
+    }
+    static void eight(const int8_t* const (&rows)[8], int64_t at, __m256 (&out)[8]) {
+        __m256 in[8];
+        UNROLL for (int i = 0; i < 8; ++i)
+            in[i] = _mm256_loadu_ps(reinterpret_cast<const float*>(rows[i] + 4 * at));
+        transpose(in, out);
+    }
+    static float word(const int8_t* row, int64_t at, int64_t n_in) {
+        int8_t four[4] = {};
+        std::memcpy(four, row + 4 * at, size_t(std::min<int64_t>(4, n_in - 4 * at)));
+        float word;
+        std::memcpy(&word, four, 4);
+        return word;
+    }
+    static __m256 add(__m256 inputs, __m256 weights, __m256 sum) {
+        const __m256i pairs =
+            _mm256_maddubs_epi16(_mm256_castps_si256(inputs), _mm256_castps_si256(weights));
+        const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+        return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sum), fours));
+    }
+    static float sum_of(const int8_t* weights, int64_t n_in) {
+        int32_t sum = 0;
+        for (int64_t k = 0; k < n_in; ++k) sum += weights[k];
+        return float(sum);
+    }
+    static __m256 number(__m256 sum, __m256 scale, __m256 of_weights, Rounding by) {
+        const __m256 steps = _mm256_cvtepi32_ps(_mm256_castps_si256(sum));
+        const __m256 above = _mm256_mul_ps(steps, _mm256_set1_ps(by.step));
+        const __m256 below = _mm256_mul_ps(of_weights, _mm256_set1_ps(by.least));
+        return _mm256_mul_ps(_mm256_add_ps(above, below), scale);
+    }
+};
+
+// Inputs as int16, to be multiplied with int8 weights one position at a time, where reading the
+// weights takes the time: in 13 bits and a sign or more.
+struct InSixteenBits {
     // Of the largest input: by it all are divided. Of its bits, so that NaN is larger than all.
     static float measured(const float* x, int64_t n_in) {
         int32_t most = 0;
@@ -94,41 +178,6 @@ struct InInt8 {
         }
         for (; k < 2 * stop; ++k)
             *out++ = k < n_in ? int16_t(_mm_cvtss_si32(_mm_set_ss(x[k] * steps))) : 0;
-    }
-    static void eight(const int8_t* const (&rows)[8], int64_t at, __m256 (&out)[8]) {
-        __m128i in[8], a[8], b[8];
-        UNROLL for (int i = 0; i < 8; ++i)
-            in[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[i] + 2 * at));
-        UNROLL for (int i = 0; i < 8; i += 2) {
-            a[i] = _mm_unpacklo_epi16(in[i], in[i + 1]);      // words 0 to 3 of two outputs
-            a[i + 1] = _mm_unpackhi_epi16(in[i], in[i + 1]);  // words 4 to 7
-        }
-        UNROLL for (int i = 0; i < 8; i += 4) {
-            b[i] = _mm_unpacklo_epi32(a[i], a[i + 2]);  // words 0 and 1 of four outputs
-            b[i + 1] = _mm_unpackhi_epi32(a[i], a[i + 2]);
-            b[i + 2] = _mm_unpacklo_epi32(a[i + 1], a[i + 3]);
-            b[i + 3] = _mm_unpackhi_epi32(a[i + 1], a[i + 3]);
-        }
-        UNROLL for (int i = 0; i < 4; ++i) {
-            const __m128i even = _mm_unpacklo_epi64(b[i], b[i + 4]);
-            const __m128i odd = _mm_unpackhi_epi64(b[i], b[i + 4]);
-            out[2 * i] = _mm256_castsi256_ps(_mm256_cvtepi8_epi16(even));
-            out[2 * i + 1] = _mm256_castsi256_ps(_mm256_cvtepi8_epi16(odd));
-        }
-    }
-    static float word(const int8_t* row, int64_t at, int64_t n_in) {
-        const int16_t pair[2] = {row[2 * at], 2 * at + 1 < n_in ? row[2 * at + 1] : int8_t(0)};
-        float word;
-        std::memcpy(&word, pair, 4);
-        return word;
-    }
-    static __m256 add(__m256 a, __m256 b, __m256 sum) {
-        const __m256i two = _mm256_madd_epi16(_mm256_castps_si256(a), _mm256_castps_si256(b));
-        return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sum), two));
-    }
-    static __m256 number(__m256 sum, __m256 scale, float of_row) {
-        const __m256 whole = _mm256_cvtepi32_ps(_mm256_castps_si256(sum));
-        return _mm256_mul_ps(whole, _mm256_mul_ps(scale, _mm256_set1_ps(of_row)));
     }
     // What inputs may be at most, so that no sum of n_in products leaves 32 bits.
     static float range(int64_t n_in) {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from bark_core import int8_linear, processor
+from bark_core import int8_linear, processor, products
 from bark_core.int8_linear import Int8Linear, make_int8
 from bark_core.transformer import CausalGPT
 from tests.tiny import tiny_config
@@ -23,15 +24,8 @@ def _layer() -> nn.Linear:
     return nn.Linear(96, 80)
 
 
-def _packed_for(monkeypatch: pytest.MonkeyPatch, *, amx: bool) -> Int8Linear:
-    """A layer as a processor with or without AMX has it, which sums pairs without overflow."""
-    there = processor.abilities() - {"amx_int8"} | {"avx512_vnni"}
-    monkeypatch.setattr(processor, "abilities", lambda: there | {"amx_int8"} if amx else there)
-    return Int8Linear(_layer())
-
-
 @pytest.mark.skipif(len(ENGINES) < 2, reason="torch has one engine only here")
-def test_with_amx_onednn_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_vnni_onednn_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen, packed_by = torch.backends.quantized.engine, []
     prepack = torch.ops.quantized.linear_prepack
 
@@ -40,9 +34,12 @@ def test_with_amx_onednn_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
         return prepack(*arguments)
 
     monkeypatch.setattr(torch.ops.quantized, "linear_prepack", watched)
-    for amx in (False, True):
-        _packed_for(monkeypatch, amx=amx)
-    assert packed_by == [chosen, "onednn"]
+    monkeypatch.setattr(products, "library", lambda: None)
+    there = processor.abilities() - {"avx512_vnni", "avx_vnni"}
+    for vnni in (set[str](), {"avx512_vnni"}, {"avx_vnni"}):
+        monkeypatch.setattr(processor, "abilities", lambda vnni=vnni: there | vnni)
+        Int8Linear(_layer())
+    assert packed_by == [chosen, "onednn", "onednn"]
     # the rest of the process keeps its own
     assert torch.backends.quantized.engine == chosen
 
@@ -51,10 +48,12 @@ def test_with_amx_onednn_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("rows", [1, 16, 257])
 def test_engines_agree(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     x = torch.randn(rows, 96, generator=torch.Generator().manual_seed(4))
-    with_amx, without = (_packed_for(monkeypatch, amx=amx) for amx in (True, False))
+    by_onednn = Int8Linear(_layer())
+    monkeypatch.setattr(int8_linear, "_best_engine", contextlib.nullcontext)
+    by_the_usual = Int8Linear(_layer())
     wanted = _layer()(x)
-    assert (with_amx(x) - without(x)).abs().max() < 1e-5
-    assert (with_amx(x) - wanted).abs().max() < 0.05
+    assert (by_onednn(x) - by_the_usual(x)).abs().max() < 1e-5
+    assert (by_onednn(x) - wanted).abs().max() < 0.05
     assert int8_linear.available()
 
 

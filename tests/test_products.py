@@ -63,16 +63,17 @@ def test_float32_is_torchs_but_for_rounding(
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("n_positions", POSITIONS)
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_int8_rounds_inputs_to_thirteen_bits_at_least(
+def test_int8_rounds_inputs_to_seven_bits(
     library: ctypes.CDLL, shape: tuple[int, int], n_positions: int, with_bias: bool
 ) -> None:
-    """Half a step of each input, of steps that are a 5,504th of the position's largest one."""
+    """Half a step of each input, of 127 steps between the position's least and its largest."""
     x, (weight, scale) = normal(n_positions, shape[1]), narrow(normal(*shape, seed=1))
     bias = normal(shape[0], seed=2) if with_bias else None
     exact = weight.double() * scale.double()[:, None]
     expected = F.linear(x.double(), exact, None if bias is None else bias.double())
     got = products.multiply(library, x, weight, bias, scale)
-    half_a_step = x.double().abs().amax(1, keepdim=True) / 5504 / 2
+    least, largest = x.double().aminmax(dim=1, keepdim=True)
+    half_a_step = (largest - least) / 127 / 2
     allowed = half_a_step * exact.abs().sum(1) + 1e-5 * (1 + expected.abs().max())
     error = (got.double() - expected).abs()
     assert bool((error <= allowed).all())
@@ -81,17 +82,22 @@ def test_int8_rounds_inputs_to_thirteen_bits_at_least(
 
 
 @needs_products
-def test_int8_sums_are_whole_numbers(library: ctypes.CDLL) -> None:
+@pytest.mark.parametrize("least", [0.0, -64.0, 5.0])
+def test_int8_sums_are_whole_numbers(library: ctypes.CDLL, least: float) -> None:
     """Inputs that are whole steps come out exactly, also where a sum is as large as can be."""
     n_in = 4096
-    most = 2**31 // (127 * n_in)
-    x = torch.full((7, n_in), float(most))
-    x[1, ::2] = -float(most)
+    x = torch.full((7, n_in), least + 127)
+    x[:, -1] = least
+    x[1, ::2] = least
+    x[2] = least + torch.arange(n_in) % 128
     weight = torch.full((20, n_in), 127, dtype=torch.int8)
     weight[3] = -127
+    weight[4, 1::2] = -127
     got = products.multiply(library, x, weight, None, torch.ones(20))
     expected = x.double() @ weight.double().T
-    torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=1e-3)
+    # real numbers round a sum of whole steps, from which that of the least is taken
+    rounding = torch.finfo(torch.float32).eps * n_in * 127 * 127
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=2 * rounding)
 
 
 @needs_products
@@ -157,10 +163,12 @@ def test_what_isnt_finite_stays_so(library: ctypes.CDLL, bad: float, int8: bool)
 
 
 @needs_products
-def test_zeros_stay_zeros_in_int8(library: ctypes.CDLL) -> None:
+def test_inputs_that_are_all_the_same_are_exact_in_int8(library: ctypes.CDLL) -> None:
     weight, scale = narrow(normal(20, 40))
-    got = products.multiply(library, torch.zeros(3, 40), weight, None, scale)
-    assert torch.equal(got, torch.zeros(3, 20))
+    x = torch.tensor([0.0, 0.3, -7.0])[:, None].expand(3, 40)
+    got = products.multiply(library, x, weight, None, scale)
+    torch.testing.assert_close(got, F.linear(x, weight * scale[:, None]), rtol=1e-5, atol=1e-5)
+    assert torch.equal(got[0], torch.zeros(20))
 
 
 @needs_products
