@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training import data
+from training.evaluate import CODECS
 
 SHARES = {"fine": 0.10, "decoder": 0.24, "coarse": 0.36, "semantic": 0.24, "recogniser": 0.06}
 """Of the minutes, for what is trained; rendering and evaluation come on top.
@@ -22,7 +23,7 @@ SHARES = {"fine": 0.10, "decoder": 0.24, "coarse": 0.36, "semantic": 0.24, "reco
 The fine stage comes first: the decoder also learns from its codes.
 """
 
-SYSTEMS = ("teacher", "codec-4", "codec-2", "pup")
+SYSTEMS = ("teacher", *CODECS, "pup")
 MINUTES = 420.0
 
 # the least of each set that has something to train on behind its shards for validation

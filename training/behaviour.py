@@ -267,6 +267,7 @@ def codes(bench: Bench, n: int = 30) -> dict[str, Any]:
     figures: dict[str, dict[str, list[float]]] = {}
     right: list[float] = []
     codebooks = codec.codebooks_of(bench.cascade.codec.state_dict())
+    n_coarse = LAYOUT.n_coarse_codebooks
     for index in held.tolist():
         true = FineCodes(bench.sound.codes_of(index), LAYOUT)
         generator = torch.Generator().manual_seed(index)
@@ -274,7 +275,7 @@ def codes(bench: Bench, n: int = 30) -> dict[str, Any]:
             bench.cascade.fine, true.coarse, params=FineParams(), generator=generator
         )
         made = _result(steps)
-        right.append(float((made.values[2:] == true.values[2:]).mean()))
+        right.append(float((made.values[n_coarse:] == true.values[n_coarse:]).mean()))
         wanted = bench.sound.audio_of(index)
         coarse, latents = (
             codebooks.decode(torch.from_numpy(codes.astype(np.int64)))

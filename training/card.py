@@ -54,10 +54,15 @@ def training_table(work: Path, before: str = "") -> str:
     record = last(work / "codec.jsonl", "validation")
     if not record:
         return "\n".join([*lines, row_before(before, TRAINING_HEAD, "decoder")])
-    names = {"2": "2 codebooks", "4": "4 codebooks", "made": "the fine stage's codes"}
-    figures = ", ".join(f"mel {v:g} with {names[k]}" for k, v in record["validation"].items())
+    figures = ", ".join(
+        f"mel {value:g} with {_codes(kind)}" for kind, value in record["validation"].items()
+    )
     lines.append(f"| decoder | {record['step']} | {record['minutes']} | {figures} |")
     return "\n".join(lines)
+
+
+def _codes(kind: str) -> str:
+    return "the fine stage's codes" if kind == "made" else f"{kind} codebooks"
 
 
 def curves(work: Path, before: str = "") -> str:

@@ -20,11 +20,12 @@ from bark_core.transformer import CausalGPT
 from training import codec, data
 from training.corpus import Corpus, chance, randint
 from training.initial import initialise, share_units
-from training.loop import State, Trainer
+from training.loop import Rates, State, Trainer
 from training.options import add_arguments as add_arguments
 from training.options import batch_scale, budget, generators
 from training.pup import CONFIG, LAYOUT
 from training.semantic import IGNORE
+from training.start import take_over
 
 BATCH_ROWS = 12
 N_VALIDATION = 96  # prompts
@@ -32,7 +33,7 @@ HISTORY_SHARE = 0.6
 MOST_MISTAKEN = 0.12  # of a row's codes; each row has a share of its own, from none to this
 N_NEIGHBOURS = 6
 WINDOW = LAYOUT.coarse_window
-HOP = 30  # a window that starts so close to the longest history counts as having slid
+HOP = WINDOW // 2  # a window that starts so close to the longest history counts as having slid
 PROMPT = LAYOUT.coarse_semantic_window + 1  # positions before the first coarse token
 
 
@@ -167,25 +168,24 @@ def mistaken(tokens: Tensor, neighbours: Tensor, generator: torch.Generator) -> 
 
 def loss(model: nn.Module, batch: Batch) -> Tensor:
     """Mean cross-entropy within the codebook whose turn it is, nats a token."""
-    first, second = losses(model, batch)
-    return (first + second) / 2
+    return losses(model, batch).mean()
 
 
-def losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The loss of each coarse codebook."""
+def losses(model: nn.Module, batch: Batch) -> Tensor:
+    """The loss of each coarse codebook, [n_coarse]."""
     assert isinstance(model, CausalGPT)
     tokens, targets = batch.tokens, batch.targets
     hidden = model(model.embed(tokens))[:, PROMPT - 1 :]
     parts = []
     for codebook in range(LAYOUT.n_coarse_codebooks):
         start = LAYOUT.semantic_vocab + codebook * LAYOUT.codebook_size
-        # the window starts with codebook 1, so every other position is its turn
+        # the window starts with codebook 1, and they take turns
         turn = slice(codebook, None, LAYOUT.n_coarse_codebooks)
         logits = model.logits(hidden[:, turn], start, start + LAYOUT.codebook_size).float()
         wanted = targets[:, turn]
         wanted = torch.where(wanted == IGNORE, IGNORE, wanted - start)
         parts.append(F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORE))
-    return parts[0], parts[1]
+    return torch.stack(parts)
 
 
 def trainer(args: argparse.Namespace) -> Trainer:
@@ -198,15 +198,17 @@ def trainer(args: argparse.Namespace) -> Trainer:
     moments = (positions - PROMPT) / LAYOUT.coarse_per_semantic
     initialise(model, torch.where(positions < PROMPT, positions, moments), seed=args.seed)
     share_units(model, head=False)
+    take_over(model, "coarse", args)
 
     def validate(model: nn.Module) -> dict[str, float]:
         generator = torch.Generator(held.corpus.device).manual_seed(0)
         parts = [
-            torch.stack(losses(model, held.batch(rows, generator)))
+            losses(model, held.batch(rows, generator))
             for rows in torch.split(held.corpus.usable[:N_VALIDATION], BATCH_ROWS)
         ]
-        first, second = torch.stack(parts).mean(dim=0).tolist()
-        return {"validation_loss": (first + second) / 2, "codebook_1": first, "codebook_2": second}
+        means = torch.stack(parts).mean(dim=0).tolist()
+        figures = {f"codebook_{number}": mean for number, mean in enumerate(means, 1)}
+        return {"validation_loss": sum(means) / len(means), **figures}
 
     if args.fresh:
         (args.work / "coarse.pt").unlink(missing_ok=True)
@@ -218,6 +220,7 @@ def trainer(args: argparse.Namespace) -> Trainer:
         validate=validate,
         folder=args.work,
         budget=budget(args),
+        rates=Rates().scaled(args.rates),
         device=args.device,
         dropout=args.dropout,
         compiled=args.compile,

@@ -1,8 +1,8 @@
 """`python -m training decoder`: codes to sound, by a vocoder that learns to read them.
 
-The decoder learns from codes of all kinds that it will be given: the true ones, the first two or
-three alone, and, as soon as there is a fine stage, true coarse codes with that stage's own fine
-ones, which are nearer to what it will hear than to the truth.
+The decoder learns from codes of the kinds that it will be given: the true ones and, as soon as
+there is a fine stage, true coarse codes with that stage's own fine ones, which are nearer to what
+it will hear than to the truth; until then, the coarse ones alone.
 
 Pitch and noisiness are learnt from an analysis of the sound (`training.pitch`), everything else by
 making sound at that pitch and comparing spectra. A loss over spectra alone hardly sees a pitch.
@@ -41,8 +41,8 @@ START_ODDS = 0.25  # of a batch of prompts' beginnings, where the decoder has no
 N_COARSE = LAYOUT.n_coarse_codebooks
 MADE = codec.N_CODEBOOKS + 1
 # of training on so many true codebooks, the last on those that the fine stage made
-ODDS = (0.0, 0.0, 0.15, 0.15, 0.7, 0.0)
-ODDS_WITH_MADE = (0.0, 0.0, 0.1, 0.05, 0.3, 0.55)
+ODDS = (0.0, 0.0, 0.0, 0.3, 0.7, 0.0)
+ODDS_WITH_MADE = (0.0, 0.0, 0.0, 0.0, 0.35, 0.65)
 MADE_SHARPNESS = 3.0  # as the page's temperature, after export's sharpening
 MADE_AT_ONCE = 512  # windows
 LOOK_FOR_FINE_STEPS = 200
@@ -124,7 +124,7 @@ class Crops:
     """Draws crops of codes, true ones or with the fine stage's own, and of their sound.
 
     Attributes:
-        made: the fine stage's codes of all frames, int16 [2, F]; None as long as there are none.
+        made: the fine stage's codes of all frames, int16 [n_fine, F]; None until there are some.
     """
 
     def __init__(self, corpus: Corpus, codebooks: codec.Codebooks) -> None:
@@ -134,7 +134,7 @@ class Crops:
         self.made: Tensor | None = None
 
     def draw(self, count: int, generator: torch.Generator, *, at_start: bool = False) -> Batch:
-        """Crops of random prompts, with 2, 3 or 4 true codebooks or two made ones."""
+        """Crops of random prompts: true codes, coarse ones alone, or with made fine ones."""
         odds = torch.tensor(ODDS if self.made is None else ODDS_WITH_MADE)
         device = self.corpus.device
         kinds = torch.multinomial(odds.to(device).expand(count, -1), 1, generator=generator)[:, 0]
@@ -307,7 +307,7 @@ class Trainer:
             mean = torch.stack([losses[name] for losses in recent]).mean()
             entry[name] = round(float(mean), 4)
         if self.step % VALIDATE_EVERY_STEPS == 0:
-            kinds = [2, 4] if self.validation.made is None else [2, 4, MADE]
+            kinds = [N_COARSE, codec.N_CODEBOOKS] + [MADE] * (self.validation.made is not None)
             entry["validation"] = {
                 "made" if kind == MADE else str(kind): self._validate(kind) for kind in kinds
             }
@@ -329,7 +329,7 @@ def _vocoder(model: Codec) -> Vocoder:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m training decoder`."""
-    options.add_arguments(parser)
+    options.add_training_arguments(parser)
     parser.add_argument("--rate", type=float, default=RATE, help="highest rate of learning")
 
 

@@ -32,6 +32,7 @@ from bark_core import (
 )
 from training import codec, data
 from training.export import ROOT
+from training.pup import LAYOUT
 from training.sentences import held_out
 from training.teacher import VOICES, Teacher, TeacherVoice
 from training.voiceprint import VoiceJudge
@@ -40,6 +41,9 @@ SEED = 1
 SAMPLE_RATE = 24_000
 RECOGNISER_RATE = 16_000
 PAUSE_S = 0.2  # silence put before and after, as the recogniser expects
+
+CODECS = tuple(f"codec-{n}" for n in (LAYOUT.n_codebooks, LAYOUT.n_coarse_codebooks))
+"""The codec alone, with all true codes and with the coarse ones."""
 
 Speak = Callable[[str, TeacherVoice], NDArray[np.float32]]
 """Text and voice to float32 [n] at 24 kHz."""
@@ -249,7 +253,7 @@ def _judged(speak: Speak, judge: VoiceJudge, nearest: list[bool]) -> Speak:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m training evaluate`."""
     parser.add_argument("--work", type=Path, default=data.DEFAULT_WORK)
-    parser.add_argument("--systems", nargs="+", default=["teacher", "codec-4", "codec-2"])
+    parser.add_argument("--systems", nargs="+", default=["teacher", *CODECS])
     parser.add_argument("--lists", nargs="+", choices=("prose", "open"), default=["prose", "open"])
     parser.add_argument("--sounds", type=Path, help="pup's sounds, if they were made elsewhere")
     parser.add_argument("--n", type=int, default=100, help="sentences of each list")
@@ -263,7 +267,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Evaluate the teacher, the codec alone ("codec-4", "codec-2"), the cascade ("pup")."""
+    """Evaluate the teacher, the codec alone (CODECS), the cascade ("pup")."""
     torch.set_num_threads(1)
     teacher = Teacher()
     systems: dict[str, Speak] = {}

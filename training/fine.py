@@ -5,9 +5,8 @@ codebook of it masked from where the window is to be filled.
 
 What is left for the fine codes is near to noise: of 512 entries the true one can't be told, but
 which ones bring the sound nearer can. So the network doesn't learn to name the true code. It
-learns a distribution over entries by how far each is from what is missing: for the third codebook
-from what both fine codes add, for the fourth from what the third, as chosen by the network itself,
-has left.
+learns a distribution over entries by how far each is from what is missing: from what the fine codes
+add, less what those before it, as chosen by the network itself, have added.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from training.loop import Rates, State, Trainer
 from training.options import add_arguments as add_arguments
 from training.options import batch_scale, budget, generators
 from training.pup import CONFIG, LAYOUT
+from training.start import take_over
 
 BATCH_ROWS = 14
 N_VALIDATION = 56  # prompts
@@ -163,7 +163,7 @@ def losses(model: nn.Module, batch: Batch, near: Nearness) -> dict[str, Tensor]:
 
     Returns:
         "loss" (see the module), nats a code; "left", the share of the energy that remains if each
-        code is the likeliest; "codebook_3" and "codebook_4", cross-entropies of the true codes.
+        code is the likeliest; "codebook_4" and so on, cross-entropies of the true codes.
     """
     assert isinstance(model, FineGPT)
     codes, fill = batch.codes, batch.fill
@@ -201,6 +201,7 @@ def trainer(args: argparse.Namespace) -> Trainer:
     near = Nearness.of(corpus, codec.load_codebooks(args.work))
     model = FineGPT(CONFIG.fine)
     initialise(model, torch.arange(CONFIG.fine.block_size), seed=args.seed)
+    take_over(model, "fine", args)
 
     def validate(model: nn.Module) -> dict[str, float]:
         generator = torch.Generator(held.corpus.device).manual_seed(0)
@@ -225,7 +226,7 @@ def trainer(args: argparse.Namespace) -> Trainer:
         folder=args.work,
         budget=budget(args),
         # no output head of its own width to speak of: embeddings are tied to the heads
-        rates=Rates(vectors=1e-3),
+        rates=Rates(vectors=1e-3).scaled(args.rates),
         device=args.device,
         dropout=args.dropout,
         compiled=args.compile,

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,10 @@ class Rates:
     vectors: float = 2e-3
     warmup_steps: int = 50
     clip: float = 1.0
+
+    def scaled(self, factor: float) -> Rates:
+        """These rates times a factor."""
+        return replace(self, matrices=self.matrices * factor, vectors=self.vectors * factor)
 
 
 @dataclass(slots=True)

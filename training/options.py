@@ -1,4 +1,4 @@
-"""Arguments that training the semantic, coarse and fine stage and the recogniser have in common."""
+"""Arguments that training the parts of pup has in common."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from training.loop import Budget, State
 GROW_EVERY_STEPS = 250
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the commands."""
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of all of them."""
     parser.add_argument("--work", type=Path, default=data.DEFAULT_WORK)
     parser.add_argument("--minutes", type=float, default=120.0)
     parser.add_argument("--steps", type=int, default=1_000_000)
@@ -32,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check-minutes", type=float, default=6.0, help="between validations")
     parser.add_argument("--greedy", type=int, default=10, help="prompts said out in validation")
     parser.add_argument("--fresh", action="store_true", help="don't go on from the checkpoint")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the three transformers."""
+    add_training_arguments(parser)
+    parser.add_argument("--start", type=Path, help="a finished model whose stage this goes on from")
+    parser.add_argument("--rates", type=float, default=1.0, help="of learning, times the usual")
 
 
 def batch_scale(args: argparse.Namespace) -> int:

@@ -15,8 +15,7 @@ from training import codec
 from training.corpus import Corpus, randint
 from training.features import HOP, log_mel
 from training.loop import Rates, State, Trainer
-from training.options import add_arguments as add_arguments
-from training.options import batch_scale, budget, generators
+from training.options import add_training_arguments, batch_scale, budget, generators
 from training.pup import CONFIG, LAYOUT
 from training.units import PHONE_INDEX, parts
 
@@ -107,6 +106,11 @@ def trainer(args: argparse.Namespace) -> Trainer:
         rates=Rates(vectors=2e-3),
         device=args.device,
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `python -m training recogniser`."""
+    add_training_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -25,10 +25,11 @@ from bark_core.transformer import CausalGPT
 from training import data
 from training.corpus import Corpus, chance, randint
 from training.initial import initialise, share_units
-from training.loop import State, Trainer
+from training.loop import Rates, State, Trainer
 from training.options import add_arguments as add_arguments
 from training.options import batch_scale, budget, generators
 from training.pup import CONFIG, LAYOUT
+from training.start import take_over
 from training.units import PHONE_INDEX, parts
 from training.vocabulary import character_vocabulary
 
@@ -213,6 +214,7 @@ def trainer(args: argparse.Namespace) -> Trainer:
     )
     share_letters(model, character_vocabulary())
     share_units(model, head=True)
+    take_over(model, "semantic", args)
     if args.fresh:
         (args.work / "semantic.pt").unlink(missing_ok=True)
     return Trainer(
@@ -223,6 +225,7 @@ def trainer(args: argparse.Namespace) -> Trainer:
         validate=validator(Pairs(held), args.greedy),
         folder=args.work,
         budget=budget(args),
+        rates=Rates().scaled(args.rates),
         device=args.device,
         dropout=args.dropout,
         compiled=args.compile,

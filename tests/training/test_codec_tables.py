@@ -29,7 +29,9 @@ def codebooks() -> Iterator[codec.Codebooks]:
     generator = torch.Generator().manual_seed(1)
     mels = torch.randn(2500, N_MELS, generator=generator).cumsum(1) / 4
     books, report = codec.fit_codebooks(mels)
-    assert report["entries_used"] == [codec.CODEBOOK_SIZE] * codec.N_CODEBOOKS
+    *all_used, last_used = report["entries_used"]
+    assert all_used == [codec.CODEBOOK_SIZE] * (codec.N_CODEBOOKS - 1)
+    assert last_used >= codec.CODEBOOK_SIZE - codec.N_FORETOLD  # random frames foretell nothing
     left = report["left_after_stage"]
     assert left == sorted(left, reverse=True) and left[-1] < 0.5
     yield books
@@ -70,6 +72,23 @@ def test_every_codebook_brings_the_latents_nearer(codebooks: codec.Codebooks) ->
     assert codes.shape == (4, 64)
     errors = [float((latents - codebooks.decode(codes[:k])).square().sum()) for k in (1, 2, 3, 4)]
     assert errors == sorted(errors, reverse=True)
+
+
+def test_the_last_codebook_holds_what_neighbours_foretell() -> None:
+    """What was told can be said better than by entries for all that is left."""
+    generator = torch.Generator().manual_seed(0)
+    decoded = torch.randn(6000, codec.DIMENSION, generator=generator)
+    after = torch.cat([decoded[1:], decoded[:1]])
+    told = after[:, :1] * torch.eye(codec.DIMENSION)[3]
+    noise = 0.1 * torch.randn(6000, codec.DIMENSION, generator=generator)
+    found = codec.foretold(decoded, told + noise)
+    assert float((found - told).square().mean()) < 0.2 * float(told.square().mean())
+    entries = codec.last_entries(decoded, told + noise, seed=0)
+    assert entries.shape == (codec.CODEBOOK_SIZE, codec.DIMENSION)
+    left = told - entries[codec.nearest(told, entries)]
+    plain = codec.k_means(told + noise, codec.CODEBOOK_SIZE, seed=0)
+    left_by_plain = told - plain[codec.nearest(told, plain)]
+    assert float(left.square().mean()) < 0.7 * float(left_by_plain.square().mean())
 
 
 def test_codebooks_survive_the_disk(codebooks: codec.Codebooks, tmp_path: Path) -> None:

@@ -144,15 +144,17 @@ def _pair(dataset: Dataset, index: int) -> tuple[SemanticTokens, CoarseCodes]:
 
 def test_coarse_targets_are_of_the_codebook_whose_turn_it_is(corpus: Corpus) -> None:
     batch = coarse.Rows(corpus).batch(torch.arange(6), _generator(3))
-    for codebook in range(2):
-        turn = batch.targets[:, codebook::2]
+    n_codebooks = LAYOUT.n_coarse_codebooks
+    for codebook in range(n_codebooks):
+        turn = batch.targets[:, codebook::n_codebooks]
         codes = turn[turn != semantic.IGNORE] - LAYOUT.semantic_vocab
         assert (codes // LAYOUT.codebook_size == codebook).all()
 
 
 def test_mistaken_codes_stay_in_their_codebook_and_tokens_as_they_are(corpus: Corpus) -> None:
     tokens = coarse.Rows(corpus).batch(torch.arange(40), _generator(3)).tokens
-    neighbours = torch.arange(1024)[:, None] // 512 * 512 + torch.tensor([7, 8, 9])
+    n_codes = LAYOUT.n_coarse_codebooks * LAYOUT.codebook_size
+    neighbours = torch.arange(n_codes)[:, None] // 512 * 512 + torch.tensor([7, 8, 9])
     changed = coarse.mistaken(tokens, neighbours, _generator(5))
     different = changed != tokens
     assert 0.01 < different.float().mean() < coarse.MOST_MISTAKEN
@@ -203,7 +205,7 @@ def test_fine_loss_is_least_for_the_entries_that_are_nearest(corpus: Corpus) -> 
     knowing = Knowing(CONFIG.fine)
     knows = fine.losses(knowing, batch, near)
     assert float(knows["left"]) == pytest.approx(0.0, abs=1e-4)
-    assert float(knows["codebook_3"]) == pytest.approx(0.0, abs=1e-3)
+    assert float(knows[f"codebook_{LAYOUT.n_codebooks}"]) == pytest.approx(0.0, abs=1e-3)
     knowing.sharp = 0.0
     assert float(fine.losses(knowing, batch, near)["loss"]) > float(knows["loss"])
 
