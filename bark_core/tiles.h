@@ -35,6 +35,19 @@ inline void transpose(const __m256 (&in)[8], __m256 (&out)[8]) {
     }
 }
 
+// The largest input without its sign. Of its bits, so that NaN is larger than all.
+inline float largest_of(const float* x, int64_t n_in) {
+    int32_t most = 0;
+    for (int64_t k = 0; k < n_in; ++k) {
+        int32_t bits;
+        std::memcpy(&bits, x + k, 4);
+        most = std::max(most, bits & 0x7FFFFFFF);
+    }
+    float largest;
+    std::memcpy(&largest, &most, 4);
+    return largest;
+}
+
 // How a row's inputs are rounded: each is `least` and so many whole steps.
 struct Rounding {
     float step, least;
@@ -80,15 +93,11 @@ struct InSevenBits {
     // From the least input to the largest. What isn't finite makes all of the row so.
     static Rounding measured(const float* x, int64_t n_in) {
         float least = x[0], largest = x[0];
-        int32_t most = 0;
         for (int64_t k = 0; k < n_in; ++k) {
-            int32_t bits;
-            std::memcpy(&bits, x + k, 4);
-            most = std::max(most, bits & 0x7FFFFFFF);
             least = x[k] < least ? x[k] : least;
             largest = x[k] > largest ? x[k] : largest;
         }
-        if (most >= 0x7F800000) return {std::numeric_limits<float>::quiet_NaN(), 0.0f};
+        if (!std::isfinite(largest_of(x, n_in))) return {std::numeric_limits<float>::quiet_NaN(), 0.0f};
         return {(largest - least) / STEPS, least};
     }
     static void words_of(const float* x, int64_t n_in, Rounding by, int64_t start, int64_t stop,
@@ -150,17 +159,9 @@ struct InSevenBits {
 // Inputs as int16, to be multiplied with int8 weights one position at a time, where reading the
 // weights takes the time: in 13 bits and a sign or more.
 struct InSixteenBits {
-    // Of the largest input: by it all are divided. Of its bits, so that NaN is larger than all.
+    // A share of the largest input: by it all are divided.
     static float measured(const float* x, int64_t n_in) {
-        int32_t most = 0;
-        for (int64_t k = 0; k < n_in; ++k) {
-            int32_t bits;
-            std::memcpy(&bits, x + k, 4);
-            most = std::max(most, bits & 0x7FFFFFFF);
-        }
-        float largest;
-        std::memcpy(&largest, &most, 4);
-        return largest / range(n_in);
+        return largest_of(x, n_in) / range(n_in);
     }
     static void words_of(const float* x, int64_t n_in, float scale, int64_t start, int64_t stop,
                          float* to) {
