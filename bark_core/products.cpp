@@ -21,7 +21,7 @@ namespace {
 
 using namespace bark;
 
-constexpr int PIECE = 64;       // outputs that a thread takes at a time
+constexpr int PIECE = 32;       // outputs that a thread takes at a time
 constexpr int FEW_PANELS = 32;  // whose inputs fit the second cache with a piece's weights
 
 struct Call {
