@@ -90,8 +90,10 @@ class Product {
                 Kind::words_of(rows[m], call_.n_in, space.roundings[panel * ROWS + m], start,
                                start + depth, words + m * DEPTH);
             float* to = inputs(block, panel);
-            for (int64_t k = 0; k < depth; ++k)
-                UNROLL for (int m = 0; m < ROWS; ++m) to[k * ROWS + m] = words[m * DEPTH + k];
+            int64_t k = 0;
+            for (; k + 4 <= depth; k += 4) interleave(words + k, DEPTH, to + k * ROWS);
+            for (; k < depth; ++k)
+                for (int m = 0; m < ROWS; ++m) to[k * ROWS + m] = words[m * DEPTH + k];
         }
     }
 

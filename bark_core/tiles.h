@@ -35,6 +35,25 @@ inline void transpose(const __m256 (&in)[8], __m256 (&out)[8]) {
     }
 }
 
+// 4 words of each of ROWS positions: to[k * ROWS + m] is word k of position m, `apart` words from
+// that of the position before.
+inline void interleave(const float* from, int64_t apart, float* to) {
+    static_assert(ROWS == 6);
+    __m128 first[3], last[3];  // of two positions: words 0 and 1, 2 and 3
+    UNROLL for (int i = 0; i < 3; ++i) {
+        const __m128 even = _mm_loadu_ps(from + 2 * i * apart);
+        const __m128 odd = _mm_loadu_ps(from + (2 * i + 1) * apart);
+        first[i] = _mm_unpacklo_ps(even, odd);
+        last[i] = _mm_unpackhi_ps(even, odd);
+    }
+    for (const auto& two : {first, last}) {
+        _mm_storeu_ps(to, _mm_movelh_ps(two[0], two[1]));
+        _mm_storeu_ps(to + 4, _mm_shuffle_ps(two[2], two[0], 0xE4));
+        _mm_storeu_ps(to + 8, _mm_movehl_ps(two[2], two[1]));
+        to += 12;
+    }
+}
+
 // The largest input without its sign. Of its bits, so that NaN is larger than all.
 inline float largest_of(const float* x, int64_t n_in) {
     int32_t most = 0;
@@ -92,13 +111,23 @@ struct InSevenBits {
 
     // From the least input to the largest. What isn't finite makes all of the row so.
     static Rounding measured(const float* x, int64_t n_in) {
-        float least = x[0], largest = x[0];
-        for (int64_t k = 0; k < n_in; ++k) {
-            least = x[k] < least ? x[k] : least;
-            largest = x[k] > largest ? x[k] : largest;
-        }
-        if (!std::isfinite(largest_of(x, n_in))) return {std::numeric_limits<float>::quiet_NaN(), 0.0f};
-        return {(largest - least) / STEPS, least};
+        __m256 least = _mm256_set1_ps(x[0]), largest = least, finite = _mm256_setzero_ps();
+        const auto look = [&](__m256 eight) {
+            least = _mm256_min_ps(least, eight);
+            largest = _mm256_max_ps(largest, eight);
+            finite = _mm256_fmadd_ps(eight, _mm256_setzero_ps(), finite);  // 0, or NaN from then on
+        };
+        int64_t k = 0;
+        for (; k + 8 <= n_in; k += 8) look(_mm256_loadu_ps(x + k));
+        for (; k < n_in; ++k) look(_mm256_set1_ps(x[k]));
+        float from[8], to[8], nothing[8];
+        _mm256_storeu_ps(from, least);
+        _mm256_storeu_ps(to, largest);
+        _mm256_storeu_ps(nothing, finite);
+        for (int i = 0; i < 8; ++i)
+            if (nothing[i] != 0.0f) return {std::numeric_limits<float>::quiet_NaN(), 0.0f};
+        const float first = *std::min_element(from, from + 8);
+        return {(*std::max_element(to, to + 8) - first) / STEPS, first};
     }
     static void words_of(const float* x, int64_t n_in, Rounding by, int64_t start, int64_t stop,
                          float* to) {
