@@ -7,6 +7,7 @@ Needs what requirements-dev.txt lists, and Chromium.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import shutil
@@ -167,7 +168,9 @@ def shoot_all(browser: Browser, address: str, studio: Studio, folder: Path) -> N
 
 def main() -> int:
     """Make all pictures in docs/images, or in the folder that is given."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "images"
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "docs" / "images")
+    folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with (
