@@ -25,6 +25,7 @@ The fine stage comes first: the decoder also learns from its codes.
 
 SYSTEMS = ("teacher", *CODECS, "pup")
 MINUTES = 420.0
+ROUNDS = 3  # of evaluation: a hundred sentences alone are uncertain by a word in a hundred
 
 # the least of each set that has something to train on behind its shards for validation
 REHEARSED_TEXTS = {"sound": 200, "codes": 200, "pairs": 300}
@@ -52,7 +53,8 @@ def steps(args: argparse.Namespace) -> Iterator[tuple[Step, ...]]:
     yield from training_steps(args)
     where = (*work, "--model", str(args.model), "--voices", str(args.voices))
     yield (Step("export", where),)
-    yield (Step("evaluate", (*where, "--n", str(args.sentences), "--systems", *SYSTEMS)),)
+    how_many = ("--n", str(args.sentences), "--rounds", str(args.rounds))
+    yield (Step("evaluate", (*where, *how_many, "--systems", *SYSTEMS)),)
     yield (Step("behaviour", where),)
     yield (Step("card", (*work, "--model", str(args.model))),)
     yield (Step("sounds", (*where, "--target", str(args.docs))),)
@@ -66,6 +68,7 @@ def rehearsed(args: argparse.Namespace) -> argparse.Namespace:
         "docs": args.work / "docs",
         "texts": REHEARSED_TEXTS,
         "sentences": REHEARSED_SENTENCES,
+        "rounds": 1,
         "minutes": min(args.minutes, REHEARSED_MINUTES),
     }
     return argparse.Namespace(**{**vars(args), **little})
@@ -104,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="every step in little, within half an hour, into the work folder only",
     )
-    parser.set_defaults(texts={}, sentences=100)
+    parser.set_defaults(texts={}, sentences=100, rounds=ROUNDS)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -204,10 +204,12 @@ def said_before(folder: Path) -> Speak:
 
 
 def run(
-    systems: dict[str, Speak], lists: Sequence[str], n: int, judge: VoiceJudge
+    systems: dict[str, Speak], lists: Sequence[str], n: int, judge: VoiceJudge, rounds: int = 1
 ) -> dict[str, Any]:
     """Evaluate systems on the first n held-out sentences of each list, voices by turns.
 
+    Args:
+        rounds: how often each sentence is said, 1 to 7, each time by the voice after.
     Returns:
         {"scores": [Score as dict], "voice_recognised": {system/list: share},
         "heard": {system/list: [Heard as dict]}}, ready for JSON.
@@ -220,7 +222,13 @@ def run(
         for sentences in lists:
             texts = held_out("prose" if sentences == "prose" else "open")[:n]
             nearest: list[bool] = []
-            results = listen(listener, _judged(speak, judge, nearest), texts, VOICES)
+            judged = _judged(speak, judge, nearest)
+            orders = (VOICES[first:] + VOICES[:first] for first in range(rounds))
+            results = [
+                heard_one
+                for order in orders
+                for heard_one in listen(listener, judged, texts, order)
+            ]
             recognised[f"{name}/{sentences}"] = round(float(np.mean(nearest)), 3)
             scores += score(name, sentences, results)
             heard[f"{name}/{sentences}"] = [asdict(result) for result in results]
@@ -257,6 +265,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lists", nargs="+", choices=("prose", "open"), default=["prose", "open"])
     parser.add_argument("--sounds", type=Path, help="pup's sounds, if they were made elsewhere")
     parser.add_argument("--n", type=int, default=100, help="sentences of each list")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        choices=range(1, len(VOICES) + 1),
+        default=1,
+        help="how often each sentence is said, each time by another voice",
+    )
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "pup")
     parser.add_argument("--voices", type=Path, default=ROOT / "presets" / "voices")
     for stage, temperature in (("semantic", 0.7), ("coarse", 0.7), ("fine", 0.5)):
@@ -268,6 +283,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Evaluate the teacher, the codec alone (CODECS), the cascade ("pup")."""
+    if args.sounds is not None and args.rounds > 1:
+        raise SystemExit("--sounds holds every sentence once: leave --rounds out")
     torch.set_num_threads(1)
     teacher = Teacher()
     systems: dict[str, Speak] = {}
@@ -286,7 +303,9 @@ def main(args: argparse.Namespace) -> None:
             systems[name] = pup_speaks(args.model, args.voices, settings, unended)
         else:
             systems[name] = codec_speaks(teacher, args.work, int(name.removeprefix("codec-")))
-    report = run(systems, args.lists, args.n, VoiceJudge(data.load(args.work, "sound")))
+    report = run(
+        systems, args.lists, args.n, VoiceJudge(data.load(args.work, "sound")), args.rounds
+    )
     if "pup" in systems:
         report["settings"] = asdict(settings)
         report["ran_to_the_limit"] = unended
