@@ -546,5 +546,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
             "CUDA out of memory",
             "CUBLAS_STATUS_ALLOC_FAILED",
             "out of memory",
+            "can't start new thread",  # Python's: there is no room for its stack
         )
     )

@@ -18,9 +18,14 @@ from bark_core.backend import (
 )
 from bark_core.cascade import Cascade
 from bark_core.checkpoint import download, load
-from bark_core.device import DeviceInfo, describe_devices, process_memory_bytes
+from bark_core.device import (
+    DeviceInfo,
+    describe_devices,
+    out_of_memory_as_error,
+    process_memory_bytes,
+)
 from bark_core.engine import MAX_BATCH, Engine, Line
-from bark_core.errors import BarkError
+from bark_core.errors import BarkError, OutOfMemory
 from bark_core.events import Failed
 from bark_core.hub import ProgressCallback
 from bark_core.jobs import Job
@@ -134,9 +139,15 @@ class InProcessBackend(Watched):
             run.tell(Failed(error))
             return run
         run.begin(job.cancel)
-        threading.Thread(
+        follow = threading.Thread(
             target=_follow, args=(job, run), name=f"tell-{job.id[:8]}", daemon=True
-        ).start()
+        )
+        try:
+            with out_of_memory_as_error("beginning"):
+                follow.start()
+        except OutOfMemory as error:
+            job.cancel()  # nobody would hear of it
+            run.tell(Failed(error))
         return run
 
     def decode(self, name: str, fine: FineCodes) -> Audio:

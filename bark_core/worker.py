@@ -21,8 +21,13 @@ import torch
 
 from bark_core import wire
 from bark_core.backend import Running
-from bark_core.device import describe_devices, process_memory_bytes, trim_heap
-from bark_core.errors import BarkError, Cancelled, GenerationError
+from bark_core.device import (
+    describe_devices,
+    out_of_memory_as_error,
+    process_memory_bytes,
+    trim_heap,
+)
+from bark_core.errors import BarkError, Cancelled, GenerationError, OutOfMemory
 from bark_core.events import Event, Failed, Finished, Stopped
 from bark_core.hub import DownloadProgress
 from bark_core.in_process import InProcessBackend
@@ -62,11 +67,7 @@ class Worker:
                 return
             match message:
                 case wire.Call():
-                    self._calls[message.id] = threading.Event()
-                    name = f"call-{message.method}"
-                    threading.Thread(
-                        target=self._call, args=(message,), name=name, daemon=True
-                    ).start()
+                    self._begin(message)
                 case wire.CancelCall(id=call_id):
                     if call_id in self._calls:
                         self._calls[call_id].set()
@@ -118,6 +119,16 @@ class Worker:
 
     # --- what takes a while
 
+    def _begin(self, call: wire.Call) -> None:
+        self._calls[call.id] = threading.Event()
+        name = f"call-{call.method}"
+        thread = threading.Thread(target=self._call, args=(call,), name=name, daemon=True)
+        try:
+            with out_of_memory_as_error(f"beginning to {call.method}"):
+                thread.start()
+        except OutOfMemory as error:
+            self._answer(call, None, error)
+
     def _call(self, call: wire.Call) -> None:
         """On a thread of its own."""
         value: Any = None
@@ -137,6 +148,9 @@ class Worker:
                 f"something unexpected went wrong ({type(error).__name__}); "
                 "the log has the details; try again"
             )
+        self._answer(call, value, failed)
+
+    def _answer(self, call: wire.Call, value: Any, failed: Exception | None) -> None:
         self._calls.pop(call.id, None)
         self._wire.send(wire.Answer(call.id, value, failed))
 

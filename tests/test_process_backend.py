@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -36,7 +37,7 @@ from bark_core.hub import DownloadProgress
 from bark_core.in_process import InProcessBackend
 from bark_core.process_backend import LOOKS, SHAPES, Patience, ProcessBackend, _environment
 from bark_core.request import GenerationRequest
-from bark_core.wire import Wire
+from bark_core.wire import Answer, Call, Wire
 from bark_core.worker import TRIM_EVERY_S, Worker
 from tests.broken_worker import COMMAND, WORN, Fault
 from tests.hub_server import FakeHub, serve
@@ -351,6 +352,44 @@ def test_a_worker_gives_back_what_its_jobs_took_every_few_seconds(
         now_s += step_s
         worker._trim()
     assert trims == [100.0, 102.0 + TRIM_EVERY_S]
+
+
+def without_threads(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """There is no room for the stack of a thread with such a name."""
+    start = threading.Thread.start
+
+    def refused(self: threading.Thread) -> None:
+        if self.name.startswith(name):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+
+
+def test_a_job_without_room_for_its_thread_fails_and_the_next_one_runs(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cascade = load(tiny_folder, device="cpu")
+    backend = InProcessBackend(load=lambda *_source, **_options: cascade)
+    backend.load(ModelSpec(name="tiny", source="tiny"))
+    with monkeypatch.context() as patched:
+        without_threads(patched, "tell-")
+        assert isinstance(end_of(backend, LONG).error, OutOfMemory)
+        assert backend.idle("tiny")
+    assert isinstance(end_of(backend, "Hello."), Finished)
+    backend.close()
+
+
+def test_a_call_without_room_for_its_thread_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = io.BytesIO()
+    worker = Worker(Wire(io.BytesIO(), answers), InProcessBackend())
+    without_threads(monkeypatch, "call-")
+    worker._begin(Call(7, "unload", ("tiny",)))
+    answer = Wire(io.BytesIO(answers.getvalue()), io.BytesIO()).receive()
+    assert isinstance(answer, Answer)
+    assert (answer.id, answer.value) == (7, None)
+    assert isinstance(answer.error, OutOfMemory)
+    assert not worker._calls
 
 
 @pytest.mark.parametrize(
