@@ -223,12 +223,9 @@ def run(
             texts = held_out("prose" if sentences == "prose" else "open")[:n]
             nearest: list[bool] = []
             judged = _judged(speak, judge, nearest)
-            orders = (VOICES[first:] + VOICES[:first] for first in range(rounds))
-            results = [
-                heard_one
-                for order in orders
-                for heard_one in listen(listener, judged, texts, order)
-            ]
+            results: list[Heard] = []
+            for first in range(rounds):
+                results += listen(listener, judged, texts, VOICES[first:] + VOICES[:first])
             recognised[f"{name}/{sentences}"] = round(float(np.mean(nearest)), 3)
             scores += score(name, sentences, results)
             heard[f"{name}/{sentences}"] = [asdict(result) for result in results]
