@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bark_core.cascade import Cascade
 from bark_core.codec import Codec
@@ -47,7 +48,7 @@ from bark_core.formats import (
 from bark_core.generation import ModelIdentity
 from bark_core.hub import Hub, ProgressCallback, slug
 from bark_core.int8_linear import make_int8
-from bark_core.layouts import StageName, fill_module, new_module
+from bark_core.layouts import StageName, fill_module, new_module, refill_parameters
 from bark_core.models import (
     PUBLISHED,
     by_hand,
@@ -303,16 +304,22 @@ def _module(
 ) -> CausalGPT | FineGPT | Codec:
     dtype = torch.float32 if stage == "codec" else placement.dtype
     device = placement.codec_device if stage == "codec" else placement.device
-    with out_of_memory_as_error("loading the model"):
+
+    def stored() -> dict[str, Tensor]:
         state = read_own_stage(folder, stage, config)
+        return {name: tensor.to(dtype) for name, tensor in state.items()}
+
+    with out_of_memory_as_error("loading the model"):
         module = new_module(stage, config)
-        fill_module(module, {name: tensor.to(dtype) for name, tensor in state.items()})
+        fill_module(module, stored())
         if not placement.offload:
             module.to(device)
         if isinstance(module, FineGPT):
             module.tie_weights()  # some devices' tensors are replaced one by one
         if stage != "codec" and placement.weights == "int8" and device.type == "cpu":
             make_int8(module)
+            # mapped anew, so that what was read to be converted counts no longer
+            refill_parameters(module, stored())
     return module.eval().requires_grad_(False)
 
 

@@ -126,12 +126,24 @@ def expected_shapes(stage: StageName, config: CascadeConfig) -> dict[str, tuple[
 
 def fill_module(module: nn.Module, state: State) -> None:
     """Give a module from `new_module` the tensors of our own layout, without copying them."""
-    if isinstance(module, FineGPT):
-        shared = _shared(module.config)
-        state = {**state, **{table: state[head] for table, head in shared.items()}}
-    module.load_state_dict(state, strict=True, assign=True)
+    module.load_state_dict(_with_shared(module, state), strict=True, assign=True)
     if isinstance(module, FineGPT):
         module.tie_weights()
+
+
+def refill_parameters(module: nn.Module, state: State) -> None:
+    """The same for what of a module is still as it was stored, after `make_int8`."""
+    names = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    stored = {k: v for k, v in _with_shared(module, state).items() if k in names}
+    module.load_state_dict(stored, strict=False, assign=True)
+    if isinstance(module, FineGPT):
+        module.tie_weights()
+
+
+def _with_shared(module: nn.Module, state: State) -> State:
+    if not isinstance(module, FineGPT):
+        return state
+    return {**state, **{table: state[head] for table, head in _shared(module.config).items()}}
 
 
 def check_state(

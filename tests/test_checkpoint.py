@@ -14,10 +14,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from bark_core import models, native
+from bark_core import checkpoint, formats, models, native
 from bark_core.cascade import Cascade
 from bark_core.checkpoint import convert, load
-from bark_core.config import BARK_LAYOUT
+from bark_core.config import BARK_LAYOUT, CascadeConfig
 from bark_core.errors import (
     Cancelled,
     InvalidSetting,
@@ -29,7 +29,7 @@ from bark_core.errors import (
 from bark_core.formats import open_checkpoint, write_model
 from bark_core.hub import DownloadProgress
 from bark_core.int8_linear import Int8Linear
-from bark_core.layouts import STAGES
+from bark_core.layouts import STAGES, StageName
 from bark_core.models import installed, known_models, remove
 from bark_core.request import GenerationRequest
 from tests import tiny
@@ -190,6 +190,30 @@ def test_int8_speaks_with_and_without_a_compiler(
     plain = load(tiny_folder, device="cpu", precision="int8").generate(request)
     assert compiled.audio.duration_s > 0
     assert plain.audio.duration_s > 0
+
+
+def test_what_was_read_to_make_int8_is_let_go(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stays as it was stored is mapped anew, so nothing holds the first mapping."""
+    readings: dict[str, list[set[int]]] = {}
+    read_own_stage = formats.read_own_stage
+
+    def recorded(folder: Path, stage: StageName, config: CascadeConfig) -> dict[str, Tensor]:
+        state = read_own_stage(folder, stage, config)
+        places = {tensor.untyped_storage().data_ptr() for tensor in state.values()}
+        readings.setdefault(stage, []).append(places)
+        return state
+
+    monkeypatch.setattr(checkpoint, "read_own_stage", recorded)
+    cascade = load(tiny_folder, device="cpu", precision="int8")
+    modules = {"semantic": cascade.text, "coarse": cascade.coarse, "fine": cascade.fine}
+    for stage, module in modules.items():
+        first, second = readings[stage]
+        held = {p.untyped_storage().data_ptr() for p in module.parameters()}
+        assert held <= second and not held & first
+    tied = cascade.fine.get_submodule("transformer.wtes.1")
+    assert tied.weight is cascade.fine.lm_heads[0].weight
 
 
 def test_memory_of_an_unloaded_int8_model_is_given_back(tiny_folder: Path) -> None:
