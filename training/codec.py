@@ -3,6 +3,9 @@
 Training a codec as an autoencoder from nothing ended, twice, in a decoder that ignored its codes.
 So the codes are made without training: log-mel frames, their principal components, residual
 k-means. Only the decoder learns, to make sound of them again (`training.decoder`).
+
+The coarse codebooks describe what is below 3.5 kHz, and how loud it is above; what stands there is
+left to the fine one. Words are decided below, and what is above can be told from it (docs/log.md).
 """
 
 from __future__ import annotations
@@ -30,13 +33,14 @@ from training.pup import CONFIG, LAYOUT
 DIMENSION = CONFIG.codec.dimension
 N_CODEBOOKS = LAYOUT.n_codebooks
 CODEBOOK_SIZE = LAYOUT.codebook_size
-ENVELOPE_CEPSTRA = 16
-N_FORETOLD = 128  # entries of the last codebook
-NEIGHBOURS = 4  # frames before and after that foretell one
-RIDGE = 1e-3  # of the mean square of what is foretold from
+BANDS_BELOW = 57  # of 80, up to 3.5 kHz: the coarse codebooks'
+DIMENSIONS_BELOW = 46  # of 64; the one after them is about how loud it is above
+ENVELOPE_CEPSTRA = 14
 CODEBOOKS = "codebooks.npz"
 WEIGHTS = "codec.pt"
 CURVE = "codec.jsonl"
+TABLES = ("encoder.mean", "encoder.components", "quantizer.codebooks")
+FIRST_WEIGHT, FIRST_BIAS = "decoder.first.weight", "decoder.first.bias"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,16 @@ class Codebooks:
     Attributes:
         mean, components: float32 [80] and [64, 80]; latent = (mel - mean) @ components.T.
         entries: float32 [4, 512, 64].
+        spectra: the same as differences of log-mel frames, float32 [4, 512, 80].
     """
 
     mean: Tensor
     components: Tensor
     entries: Tensor
+
+    @property
+    def spectra(self) -> Tensor:
+        return self.entries @ self.components
 
     def latents(self, samples: Tensor) -> Tensor:
         """float32 [..., n] at 24 kHz to float32 [..., n // 480, 64]."""
@@ -114,8 +123,7 @@ def fit_codebooks(mels: Tensor, seed: int = 0) -> tuple[Codebooks, dict[str, Any
     """
     mean = mels.mean(0)
     centred = mels - mean
-    _values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-    components = vectors.flip(1)[:, :DIMENSION].T.contiguous()
+    components = principal_components(centred)
     latents = centred @ components.T
     total = centred.square().sum()
     report: dict[str, Any] = {
@@ -126,10 +134,7 @@ def fit_codebooks(mels: Tensor, seed: int = 0) -> tuple[Codebooks, dict[str, Any
     }
     residual, stages = latents, list[Tensor]()
     for stage, space in enumerate(subspaces(components)):
-        if stage == N_CODEBOOKS - 1:
-            entries = last_entries(latents - residual, residual, seed + stage)
-        else:
-            entries = k_means(residual @ space, CODEBOOK_SIZE, seed + stage)
+        entries = k_means(residual @ space, CODEBOOK_SIZE, seed + stage)
         index = nearest(residual, entries)
         residual = residual - entries[index]
         stages.append(entries)
@@ -140,52 +145,45 @@ def fit_codebooks(mels: Tensor, seed: int = 0) -> tuple[Codebooks, dict[str, Any
     return Codebooks(mean, components, torch.stack(stages)), report
 
 
-def last_entries(decoded: Tensor, residual: Tensor, seed: int) -> Tensor:
-    """The last codebook: most of it stands for what is left, some for what of that can be told.
-
-    What three codebooks leave of a frame is noise for the most part, and entries that describe
-    noise are all too far from the little that its neighbours foretell. A fine stage that had only
-    such entries could add nothing. With true codes a few less of them are hardly missed.
+def principal_components(centred: Tensor) -> Tensor:
+    """Those of the bands below, then those of the bands above, each by its share of variance.
 
     Args:
-        decoded: latents by the codebooks before, of frames that follow each other, float32 [N, 64].
-        residual: what they leave, [N, 64].
+        centred: float32 [N, 80], of which the mean is 0.
     Returns:
-        float32 [512, 64].
+        float32 [64, 80], orthonormal rows.
     """
-    left = k_means(residual, CODEBOOK_SIZE - N_FORETOLD, seed)
-    return torch.cat([left, k_means(foretold(decoded, residual), N_FORETOLD, seed)])
-
-
-def foretold(decoded: Tensor, residual: Tensor) -> Tensor:
-    """What a frame and its neighbours tell, linearly, of what is left of it: [N, 64]."""
-    n_frames = len(decoded)
-    padded = F.pad(decoded, (0, 0, NEIGHBOURS, NEIGHBOURS))
-    around = torch.cat([padded[i : i + n_frames] for i in range(2 * NEIGHBOURS + 1)], dim=1)
-    squares = around.T @ around
-    squares += RIDGE * squares.diagonal().mean() * torch.eye(len(squares))
-    told: Tensor = around @ torch.linalg.solve(squares, around.T @ residual)
-    return told
+    components = torch.zeros(DIMENSION, N_MELS)
+    below = slice(0, BANDS_BELOW), slice(0, DIMENSIONS_BELOW)
+    above = slice(BANDS_BELOW, N_MELS), slice(DIMENSIONS_BELOW, DIMENSION)
+    for bands, rows in (below, above):
+        _values, vectors = torch.linalg.eigh(centred[:, bands].T @ centred[:, bands])
+        components[rows, bands] = vectors.flip(1)[:, : rows.stop - rows.start].T
+    return components
 
 
 def subspaces(components: Tensor) -> list[Tensor]:
     """What each codebook describes, as projections of the latents: float32 [64, 64] each.
 
-    The first: the spectrum's envelope (its lowest cepstra), thus what is said and by whom. The
-    second: what is left of the spectrum, which is its harmonics, thus pitch and voicing. These
-    two can be foretold from semantic tokens far better than two stages of plain residual k-means,
-    whose second one is near to noise. The others: everything that is left.
+    The first: the spectrum's envelope below 3.5 kHz (its lowest cepstra) and how loud it is above,
+    thus what is said and by whom. The second: what is left of the spectrum there, which is its
+    harmonics, thus pitch and voicing. These two can be foretold from semantic tokens far better
+    than two stages of plain residual k-means, whose second one is near to noise. The third: what
+    these two leave of the same. The last: everything that is left, which is what stands above.
 
     An entry within a subspace is the nearest one to a point if it is nearest to the point's
     projection, so encoding needs to know nothing of this.
 
     Args:
-        components: float32 [64, 80], orthonormal rows.
+        components: of `principal_components`.
     """
-    basis, _ = torch.linalg.qr(components @ cosines(ENVELOPE_CEPSTRA, N_MELS).T)
+    cepstra = F.pad(cosines(ENVELOPE_CEPSTRA, BANDS_BELOW), (0, N_MELS - BANDS_BELOW))
+    basis, _ = torch.linalg.qr(components @ cepstra.T)
     envelope = basis @ basis.T
-    everything = torch.eye(DIMENSION)
-    return [envelope, everything - envelope] + [everything] * (N_CODEBOOKS - 2)
+    place = torch.arange(DIMENSION)
+    below = torch.diag((place < DIMENSIONS_BELOW).float())
+    loudness = torch.diag((place == DIMENSIONS_BELOW).float())
+    return [envelope + loudness, below - envelope, below + loudness, torch.eye(DIMENSION)]
 
 
 def save_codebooks(work: Path, codebooks: Codebooks) -> None:
@@ -238,19 +236,19 @@ def mel_frames(dataset: data.Dataset, n_frames: int, seed: int = 0) -> Tensor:
 def build(codebooks: Codebooks) -> Codec:
     """pup's codec with these codebooks and a decoder that has learnt nothing."""
     model = Codec(CONFIG.codec, LAYOUT)
-    state = {
-        "encoder.mean": codebooks.mean,
-        "encoder.components": codebooks.components,
-        "quantizer.codebooks": codebooks.entries,
-    }
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict(tables_of(codebooks), strict=False)
     return model
+
+
+def tables_of(codebooks: Codebooks) -> dict[str, Tensor]:
+    """Them as a codec's state has them."""
+    tables = (codebooks.mean, codebooks.components, codebooks.entries)
+    return dict(zip(TABLES, tables, strict=True))
 
 
 def codebooks_of(weights: dict[str, Tensor]) -> Codebooks:
     """What a codec's state has of them."""
-    names = ("encoder.mean", "encoder.components", "quantizer.codebooks")
-    return Codebooks(*(weights[name] for name in names))
+    return Codebooks(*(weights[name] for name in TABLES))
 
 
 @torch.no_grad()
@@ -260,20 +258,42 @@ def synthesise(model: Codec, latents: Tensor) -> Tensor:
     return sound
 
 
+def stored_weights(model: Path) -> dict[str, Tensor]:
+    """The codec of a folder that `export` wrote, float32."""
+    stored = read_safetensors(model / "codec.safetensors")
+    weights = {name: value.float() for name, value in stored.items()}
+    Codec(CONFIG.codec, LAYOUT).load_state_dict(weights)  # says so if they are of another shape
+    return weights
+
+
 def start_from(work: Path, model: Path) -> None:
     """Take over a finished model's codebooks and decoder, unless the work folder has its own.
+
+    Where there are codebooks already, the decoder is told how to read them.
 
     Args:
         model: a folder that `export` wrote.
     """
-    stored = read_safetensors(model / "codec.safetensors")
-    weights = {name: value.float() for name, value in stored.items()}
-    Codec(CONFIG.codec, LAYOUT).load_state_dict(weights)  # says so if they are of another shape
+    weights = stored_weights(model)
     work.mkdir(parents=True, exist_ok=True)
     if not (work / CODEBOOKS).exists():
         save_codebooks(work, codebooks_of(weights))
     if not has_model(work):
-        save_tensors(work / WEIGHTS, weights)
+        save_tensors(work / WEIGHTS, reading(weights, load_codebooks(work)))
+
+
+def reading(weights: dict[str, Tensor], codebooks: Codebooks) -> dict[str, Tensor]:
+    """A codec's weights with other codebooks: its decoder reads the same spectra from them."""
+    before = codebooks_of(weights)
+    first, bias = weights[FIRST_WEIGHT], weights[FIRST_BIAS]
+    turned = before.components @ codebooks.components.T
+    moved = before.components @ (codebooks.mean - before.mean)
+    return {
+        **weights,
+        **tables_of(codebooks),
+        FIRST_WEIGHT: torch.einsum("oik,ij->ojk", first, turned),
+        FIRST_BIAS: bias + first.sum(2) @ moved,
+    }
 
 
 def save_tensors(path: Path, state: Any) -> None:

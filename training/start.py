@@ -1,8 +1,8 @@
 """A finished model's stages as the start of new ones (`--start models/pup`).
 
-A coarse stage may have made fewer codebooks before. What it knows of time, voices and the
-codebooks it had stays; the rows of a new codebook are read off the old ones' by what the entries
-stand for. So it has little left to learn but the new codebook.
+The work folder may have other codebooks than that model. What its coarse stage knows of time and
+voices stays; the rows of a new entry are the mean of those that stood for the same frames of sound.
+So it has little left to learn but what is new.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import argparse
 import torch
 from torch import Tensor, nn
 
-from bark_core.config import TokenLayout
 from bark_core.formats import read_own_config, read_own_stage
 from bark_core.layouts import StageName
-from training import codec
+from training import codec, data
 from training.export import SHARPER
-from training.pup import CONFIG, LAYOUT
+from training.pup import LAYOUT
 
-WTE, WPE, HEAD = "transformer.wte.weight", "transformer.wpe.weight", "lm_head.weight"
+N_FRAMES = 150_000  # of sound, by which codebooks are compared
+TABLES = ("transformer.wte.weight", "lm_head.weight")  # of embeddings and of outputs
 
 
 def take_over(model: nn.Module, stage: StageName, args: argparse.Namespace) -> None:
@@ -27,7 +27,7 @@ def take_over(model: nn.Module, stage: StageName, args: argparse.Namespace) -> N
 
     Raises:
         MissingFiles, InvalidCheckpoint, StorageError: there is no such model.
-        RuntimeError: its shapes are others, beyond what a coarse stage may have fewer.
+        RuntimeError: its shapes are others.
     """
     if args.start is None:
         return
@@ -39,42 +39,45 @@ def take_over(model: nn.Module, stage: StageName, args: argparse.Namespace) -> N
         for name, value in read_own_stage(args.start, stage, config).items()
     }
     if stage == "coarse":
-        state = widened(state, config.layout, codec.load_codebooks(args.work).entries)
+        old = codec.codebooks_of(codec.stored_weights(args.start))
+        new = codec.load_codebooks(args.work)
+        if not torch.equal(old.spectra, new.spectra):
+            mels = codec.mel_frames(data.load(args.work, "sound"), N_FRAMES)
+            state = translated(state, seen_together(mels, old, new))
     model.load_state_dict(state, strict=False)
 
 
-def widened(weights: dict[str, Tensor], before: TokenLayout, entries: Tensor) -> dict[str, Tensor]:
-    """A coarse stage's weights for the layout of now, from those for a layout of fewer codebooks.
+def seen_together(mels: Tensor, old: codec.Codebooks, new: codec.Codebooks) -> Tensor:
+    """Which old entries stood for the frames that a new one stands for.
 
     Args:
-        entries: of the codebooks, float32 [4, 512, 64]; both layouts have the same.
+        mels: log-mel frames of real sound, float32 [N, 80].
+    Returns:
+        shares of each new entry's frames, float32 [n_coarse, 512 new, 512 old].
     """
-    if before == LAYOUT:
-        return weights
-    return {
-        **weights,
-        WTE: _rows(weights[WTE], before, entries),
-        HEAD: _rows(weights[HEAD], before, entries),
-        WPE: weights[WPE][_places(before)],
-    }
+    before, now = (books.encode((mels - books.mean) @ books.components.T) for books in (old, new))
+    size = LAYOUT.codebook_size
+    tables = []
+    for then, later in zip(before[: LAYOUT.n_coarse_codebooks], now, strict=False):
+        counts = torch.bincount(later * size + then, minlength=size * size).float()
+        counts = counts.view(size, size)
+        counts[counts.sum(1) == 0] = 1.0  # never seen: a bit of everything
+        tables.append(counts / counts.sum(1, keepdim=True))
+    return torch.stack(tables)
 
 
-def _rows(old: Tensor, before: TokenLayout, entries: Tensor) -> Tensor:
-    """A table of embeddings or of outputs that has rows for the new codebooks too."""
-    n_before, n_now = before.n_coarse_codebooks, LAYOUT.n_coarse_codebooks
-    first, last = before.semantic_vocab, before.semantic_vocab + n_before * before.codebook_size
-    latents = entries[:n_before].flatten(0, 1)
-    as_rows = torch.linalg.lstsq(latents, old[first:last]).solution
-    new = entries[n_before:n_now].flatten(0, 1) @ as_rows
-    return torch.cat([old[:last], new, old[last:]])
+def translated(weights: dict[str, Tensor], shares: Tensor) -> dict[str, Tensor]:
+    """A coarse stage's weights for the codebooks of now, from those for others.
+
+    Args:
+        shares: of `seen_together`.
+    """
+    return {**weights, **{name: _rows(weights[name], shares) for name in TABLES}}
 
 
-def _places(before: TokenLayout) -> Tensor:
-    """The old position of each new one: the same moment, the same codebook or the last of then."""
-    place = torch.arange(CONFIG.coarse.block_size)
-    prompt = LAYOUT.coarse_semantic_window + 1
-    frame = (place - prompt) // LAYOUT.n_coarse_codebooks
-    codebook = (place - prompt) % LAYOUT.n_coarse_codebooks
-    codebook = codebook.clamp_max(before.n_coarse_codebooks - 1)
-    then = prompt + frame * before.n_coarse_codebooks + codebook
-    return torch.where(place < prompt, place, then)
+def _rows(table: Tensor, shares: Tensor) -> Tensor:
+    """A table whose new entries have the mean of what they were before."""
+    first, size = LAYOUT.semantic_vocab, LAYOUT.codebook_size
+    last = first + len(shares) * size
+    old = table[first:last].view(len(shares), size, -1)
+    return torch.cat([table[:first], (shares @ old).flatten(0, 1), table[last:]])

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from bark_core.codec import Codec
+from bark_core.vocoder import Vocoder
 from training import codec, data, decoder, spectra
 from training.corpus import Corpus
 from training.features import HOP, N_MELS, log_mel, mel_filters
@@ -29,9 +31,7 @@ def codebooks() -> Iterator[codec.Codebooks]:
     generator = torch.Generator().manual_seed(1)
     mels = torch.randn(2500, N_MELS, generator=generator).cumsum(1) / 4
     books, report = codec.fit_codebooks(mels)
-    *all_used, last_used = report["entries_used"]
-    assert all_used == [codec.CODEBOOK_SIZE] * (codec.N_CODEBOOKS - 1)
-    assert last_used >= codec.CODEBOOK_SIZE - codec.N_FORETOLD  # random frames foretell nothing
+    assert report["entries_used"] == [codec.CODEBOOK_SIZE] * codec.N_CODEBOOKS
     left = report["left_after_stage"]
     assert left == sorted(left, reverse=True) and left[-1] < 0.5
     yield books
@@ -74,21 +74,48 @@ def test_every_codebook_brings_the_latents_nearer(codebooks: codec.Codebooks) ->
     assert errors == sorted(errors, reverse=True)
 
 
-def test_the_last_codebook_holds_what_neighbours_foretell() -> None:
-    """What was told can be said better than by entries for all that is left."""
-    generator = torch.Generator().manual_seed(0)
-    decoded = torch.randn(6000, codec.DIMENSION, generator=generator)
-    after = torch.cat([decoded[1:], decoded[:1]])
-    told = after[:, :1] * torch.eye(codec.DIMENSION)[3]
-    noise = 0.1 * torch.randn(6000, codec.DIMENSION, generator=generator)
-    found = codec.foretold(decoded, told + noise)
-    assert float((found - told).square().mean()) < 0.2 * float(told.square().mean())
-    entries = codec.last_entries(decoded, told + noise, seed=0)
-    assert entries.shape == (codec.CODEBOOK_SIZE, codec.DIMENSION)
-    left = told - entries[codec.nearest(told, entries)]
-    plain = codec.k_means(told + noise, codec.CODEBOOK_SIZE, seed=0)
-    left_by_plain = told - plain[codec.nearest(told, plain)]
-    assert float(left.square().mean()) < 0.7 * float(left_by_plain.square().mean())
+def test_what_is_above_is_left_to_the_last_codebook(codebooks: codec.Codebooks) -> None:
+    *coarse, last = codebooks.spectra
+    below, above = slice(0, codec.BANDS_BELOW), slice(codec.BANDS_BELOW, N_MELS)
+    for entries in coarse:
+        apart = entries[:, above] - entries[:, above].mean(1, keepdim=True)
+        loud = codebooks.components[codec.DIMENSIONS_BELOW, above]
+        loud = loud - loud.mean()
+        # nothing but how loud it is
+        left = apart - (apart @ loud / loud.square().sum())[:, None] * loud
+        assert float(left.abs().max()) < 1e-4
+    assert float(coarse[1][:, above].abs().max()) < 1e-4
+    assert float(last[:, above].square().mean()) > 2 * float(last[:, below].square().mean())
+
+
+def test_components_are_orthonormal(codebooks: codec.Codebooks) -> None:
+    products = codebooks.components @ codebooks.components.T
+    assert torch.allclose(products, torch.eye(codec.DIMENSION), atol=1e-4)
+
+
+def _cepstra_read(model: Codec, latents: torch.Tensor) -> torch.Tensor:
+    """Behind the silence before the first frame."""
+    assert isinstance(model.decoder, Vocoder)
+    read = model.decoder.controls(latents.T[None])
+    return read.cepstrum[:, decoder.WARM_FRAMES * model.decoder.config.steps :]
+
+
+def test_a_decoder_reads_other_codebooks_as_it_read_its_own(codebooks: codec.Codebooks) -> None:
+    generator = torch.Generator().manual_seed(3)
+    turn, _ = torch.linalg.qr(torch.randn(codec.DIMENSION, codec.DIMENSION, generator=generator))
+    moved = 0.1 * torch.randn(N_MELS, generator=generator)
+    moved = moved @ codebooks.components.T @ codebooks.components
+    other = codec.Codebooks(
+        codebooks.mean + moved, turn @ codebooks.components, codebooks.entries @ turn.T
+    )
+    model, again = codec.build(codebooks).eval(), codec.build(other).eval()
+    again.load_state_dict(codec.reading(model.state_dict(), other))
+    ours, theirs = (
+        _cepstra_read(made, books.latents(_sound(30 * HOP)))
+        for made, books in ((model, codebooks), (again, other))
+    )
+    assert torch.allclose(ours, theirs, atol=1e-3)
+    assert torch.equal(codec.codebooks_of(again.state_dict()).entries, other.entries)
 
 
 def test_codebooks_survive_the_disk(codebooks: codec.Codebooks, tmp_path: Path) -> None:

@@ -1,14 +1,13 @@
-"""A finished model's stage is where training goes on, also with a codebook more than it had."""
+"""A finished model's stage is where training goes on, also with other codebooks."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bark_core.formats import read_own_stage, stage_file
 from bark_core.layouts import StageName, from_suno
@@ -18,68 +17,51 @@ from training import codec
 from training.data import ROOT
 from training.export import SHARPER, _sharpened
 from training.pup import CONFIG, LAYOUT
-from training.start import HEAD, WPE, WTE, take_over, widened
+from training.start import TABLES, seen_together, take_over, translated
 
 PUP = ROOT / "models" / "pup"
 SIZE = LAYOUT.codebook_size
-PROMPT = LAYOUT.coarse_semantic_window + 1
-N_NOW = LAYOUT.n_coarse_codebooks
-BEFORE = replace(LAYOUT, n_coarse_codebooks=N_NOW - 1)
+SAME = torch.eye(SIZE).repeat(LAYOUT.n_coarse_codebooks, 1, 1)
 
 
-@pytest.fixture(scope="module")
-def entries() -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(LAYOUT.n_codebooks, SIZE, codec.DIMENSION, generator=generator)
-
-
-@pytest.fixture(scope="module")
-def old(entries: Tensor) -> dict[str, Tensor]:
-    """Tables of a stage of one codebook less, whose coarse rows are what entries stand for."""
+@pytest.mark.parametrize("name", TABLES)
+def test_a_new_entry_s_row_is_the_mean_of_what_it_was(name: str) -> None:
     generator = torch.Generator().manual_seed(1)
-    width = CONFIG.coarse.n_embd
-    as_rows = torch.randn(codec.DIMENSION, width, generator=generator)
-    n_rows = CONFIG.coarse.input_vocab_size - SIZE
-    weights = {}
-    for name in (WTE, HEAD):
-        table = torch.randn(n_rows, width, generator=generator)
-        known = entries[: N_NOW - 1].flatten(0, 1) @ as_rows
-        table[LAYOUT.semantic_vocab :][: len(known)] = known
-        weights[name] = table
-    n_places = PROMPT + (N_NOW - 1) * (CONFIG.coarse.block_size // N_NOW)
-    weights[WPE] = torch.arange(n_places)[:, None].float().expand(-1, width)
-    return {**weights, "of a block": torch.ones(3)}
+    table = torch.randn(CONFIG.coarse.input_vocab_size, 8, generator=generator)
+    before = dict.fromkeys(TABLES, table) | {"of a block": torch.ones(3)}
+    same = translated(before, SAME)
+    assert torch.equal(same[name], table)
+    assert same["of a block"] is before["of a block"]
+
+    shares = SAME.clone()
+    shares[1, 7] = 0.0
+    shares[1, 7, 20], shares[1, 7, 30] = 0.75, 0.25
+    new = translated(before, shares)[name]
+    first = LAYOUT.semantic_vocab + SIZE
+    wanted = 0.75 * table[first + 20] + 0.25 * table[first + 30]
+    assert torch.allclose(new[first + 7], wanted, atol=1e-6)
+    others = torch.arange(len(table)) != first + 7
+    assert torch.equal(new[others], table[others])
 
 
-@pytest.mark.parametrize("name", [WTE, HEAD])
-def test_a_new_codebook_s_rows_are_what_its_entries_stand_for(
-    name: str, old: dict[str, Tensor], entries: Tensor
-) -> None:
-    new = widened(old, BEFORE, entries)[name]
-    first = LAYOUT.semantic_vocab + (N_NOW - 1) * SIZE
-    assert len(new) == CONFIG.coarse.input_vocab_size
-    assert torch.equal(new[:first], old[name][:first])
-    assert torch.equal(new[first + SIZE :], old[name][first:])  # padding, INFER
-    known = old[name][LAYOUT.semantic_vocab : first]
-    as_rows = torch.linalg.lstsq(entries[: N_NOW - 1].flatten(0, 1), known).solution
-    assert torch.allclose(new[first : first + SIZE], entries[N_NOW - 1] @ as_rows, atol=1e-3)
+def test_entries_are_compared_by_the_frames_they_stand_for() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mels = torch.randn(4_000, 80, generator=generator).cumsum(1) / 4
+    books, _report = codec.fit_codebooks(mels)
+    same = seen_together(mels, books, books)
+    used = same.sum(2) * same.amax(2) == 1
+    assert used.float().mean() > 0.95
+    assert bool((same.diagonal(dim1=1, dim2=2)[used] == 1).all())
+    assert torch.allclose(
+        same.sum(2), torch.ones(LAYOUT.n_coarse_codebooks, SIZE)
+    )  # what nothing falls on, too
 
-
-def test_positions_stay_those_of_their_moment(old: dict[str, Tensor], entries: Tensor) -> None:
-    places = widened(old, BEFORE, entries)[WPE][:, 0].long()
-    assert len(places) == CONFIG.coarse.block_size
-    assert places[:PROMPT].tolist() == list(range(PROMPT))
-    for place in range(PROMPT, len(places)):
-        frame, codebook = divmod(place - PROMPT, N_NOW)
-        frame_then, codebook_then = divmod(int(places[place]) - PROMPT, N_NOW - 1)
-        assert (frame_then, codebook_then) == (frame, min(codebook, N_NOW - 2))
-
-
-def test_blocks_and_a_stage_of_the_same_layout_stay(
-    old: dict[str, Tensor], entries: Tensor
-) -> None:
-    assert widened(old, BEFORE, entries)["of a block"] is old["of a block"]
-    assert widened(old, LAYOUT, entries) is old
+    # the same spectra, in other places and from other components
+    turn, _ = torch.linalg.qr(torch.randn(codec.DIMENSION, codec.DIMENSION, generator=generator))
+    order = torch.randperm(SIZE, generator=generator)
+    other = codec.Codebooks(books.mean, turn @ books.components, books.entries[:, order] @ turn.T)
+    shares = seen_together(mels, books, other)
+    assert shares[0].argmax(1)[used[0][order]].equal(order[used[0][order]])
 
 
 @pytest.mark.parametrize("stage", ["semantic", "coarse", "fine"])
