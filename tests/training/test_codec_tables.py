@@ -116,6 +116,8 @@ def test_a_decoder_reads_other_codebooks_as_it_read_its_own(codebooks: codec.Cod
     )
     assert torch.allclose(ours, theirs, atol=1e-3)
     assert torch.equal(codec.codebooks_of(again.state_dict()).entries, other.entries)
+    weights = model.state_dict()
+    assert codec.reading(weights, codebooks) is weights  # its own: nothing changes
 
 
 def test_codebooks_survive_the_disk(codebooks: codec.Codebooks, tmp_path: Path) -> None:
