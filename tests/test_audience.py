@@ -166,6 +166,11 @@ def places_taken(served: Served) -> int:
     return int(served.demo._queue.get_active_worker_count())
 
 
+def seats_taken(served: Served) -> int:
+    """Gradio gives an event its place before the watcher sits down."""
+    return len(served.studio.audience._speakers)
+
+
 def watchers(served: Served) -> list[int]:
     """The two events that begin when a page was loaded, and last as long as it is open."""
     found: dict[str, int] = {}
@@ -213,7 +218,7 @@ def test_closed_pages_give_their_places_back(quiet: Served) -> None:
     """A studio in which nothing happens: no news ends a watcher, and no time does."""
     for number in range(3):
         with looking(quiet, f"closed-{number}"):
-            assert places_taken(quiet) >= 2
+            assert wait_for(lambda: places_taken(quiet) >= 2)
     assert wait_for(lambda: places_taken(quiet) == 0)
 
 
@@ -229,7 +234,7 @@ def test_more_pages_are_open_than_gradio_has_places_of_its_own(quiet: Served) ->
         attach(quiet, f"open-{number}")
     assert wait_for(lambda: places_taken(quiet) == 50)
     with looking(quiet, "one-more"):
-        assert places_taken(quiet) == 52
+        assert wait_for(lambda: places_taken(quiet) == 52)
 
 
 def test_a_page_says_that_it_is_there(quiet: Served) -> None:
@@ -244,7 +249,7 @@ def test_a_page_says_that_it_is_there(quiet: Served) -> None:
                 return error.code
 
     attach(quiet, "there")
-    assert wait_for(lambda: places_taken(quiet) == 2)
+    assert wait_for(lambda: seats_taken(quiet) == 2)
     assert tell("here", "there") == 204
     assert tell("here", "elsewhere") == 404
     assert tell("away", "there") == 204
