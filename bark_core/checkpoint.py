@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from bark_core.cascade import Cascade
 from bark_core.codec import Codec
@@ -304,14 +303,10 @@ def _module(
 ) -> CausalGPT | FineGPT | Codec:
     dtype = torch.float32 if stage == "codec" else placement.dtype
     device = placement.codec_device if stage == "codec" else placement.device
-
-    def stored() -> dict[str, Tensor]:
-        state = read_own_stage(folder, stage, config)
-        return {name: tensor.to(dtype) for name, tensor in state.items()}
-
     with out_of_memory_as_error("loading the model"):
+        state = read_own_stage(folder, stage, config)
         module = new_module(stage, config)
-        fill_module(module, stored())
+        fill_module(module, {name: tensor.to(dtype) for name, tensor in state.items()})
         if not placement.offload:
             module.to(device)
         if isinstance(module, FineGPT):
@@ -319,7 +314,7 @@ def _module(
         if stage != "codec" and placement.weights == "int8" and device.type == "cpu":
             make_int8(module)
             # mapped anew, so that what was read to be converted counts no longer
-            refill_parameters(module, stored())
+            refill_parameters(module, read_own_stage(folder, stage, config))
     return module.eval().requires_grad_(False)
 
 

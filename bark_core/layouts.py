@@ -133,8 +133,9 @@ def fill_module(module: nn.Module, state: State) -> None:
 
 def refill_parameters(module: nn.Module, state: State) -> None:
     """The same for what of a module is still as it was stored, after `make_int8`."""
-    names = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    stored = {k: v for k, v in _with_shared(module, state).items() if k in names}
+    state = _with_shared(module, state)
+    parameters = module.named_parameters(remove_duplicate=False)
+    stored = {name: state[name].to(parameter.dtype) for name, parameter in parameters}
     module.load_state_dict(stored, strict=False, assign=True)
     if isinstance(module, FineGPT):
         module.tie_weights()

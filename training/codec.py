@@ -63,7 +63,11 @@ class Codebooks:
 
     def latents(self, samples: Tensor) -> Tensor:
         """float32 [..., n] at 24 kHz to float32 [..., n // 480, 64]."""
-        return (log_mel(samples) - self.mean) @ self.components.T
+        return self.projected(log_mel(samples))
+
+    def projected(self, mels: Tensor) -> Tensor:
+        """Log-mel frames float32 [..., 80] to their latents [..., 64]."""
+        return (mels - self.mean) @ self.components.T
 
     def encode(self, latents: Tensor) -> Tensor:
         """float32 [T, 64] to int64 [4, T]: each codebook takes what the one before left."""

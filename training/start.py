@@ -55,7 +55,7 @@ def seen_together(mels: Tensor, old: codec.Codebooks, new: codec.Codebooks) -> T
     Returns:
         shares of each new entry's frames, float32 [n_coarse, 512 new, 512 old].
     """
-    before, now = (books.encode((mels - books.mean) @ books.components.T) for books in (old, new))
+    before, now = (books.encode(books.projected(mels)) for books in (old, new))
     size = LAYOUT.codebook_size
     tables = []
     for then, later in zip(before[: LAYOUT.n_coarse_codebooks], now, strict=False):
