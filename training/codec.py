@@ -36,6 +36,7 @@ CODEBOOK_SIZE = LAYOUT.codebook_size
 BANDS_BELOW = 57  # of 80, up to 3.5 kHz: the coarse codebooks'
 DIMENSIONS_BELOW = 46  # of 64; the one after them is about how loud it is above
 ENVELOPE_CEPSTRA = 14
+N_FRAMES = 150_000  # of sound, for the codebooks and for comparing them
 CODEBOOKS = "codebooks.npz"
 WEIGHTS = "codec.pt"
 CURVE = "codec.jsonl"
@@ -326,7 +327,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m training codec`."""
     parser.add_argument("--work", type=Path, default=data.DEFAULT_WORK)
     parser.add_argument("--start", type=Path, help="take over this model's codebooks and decoder")
-    parser.add_argument("--frames", type=int, default=150_000, help="frames for the codebooks")
+    parser.add_argument("--frames", type=int, default=N_FRAMES, help="frames for the codebooks")
     parser.add_argument("--threads", type=int, default=1)
 
 

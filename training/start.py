@@ -18,7 +18,6 @@ from training import codec, data
 from training.export import SHARPER
 from training.pup import LAYOUT
 
-N_FRAMES = 150_000  # of sound, by which codebooks are compared
 TABLES = ("transformer.wte.weight", "lm_head.weight")  # of embeddings and of outputs
 
 
@@ -42,7 +41,7 @@ def take_over(model: nn.Module, stage: StageName, args: argparse.Namespace) -> N
         old = codec.codebooks_of(codec.stored_weights(args.start))
         new = codec.load_codebooks(args.work)
         if not torch.equal(old.spectra, new.spectra):
-            mels = codec.mel_frames(data.load(args.work, "sound"), N_FRAMES)
+            mels = codec.mel_frames(data.load(args.work, "sound"), codec.N_FRAMES)
             state = translated(state, seen_together(mels, old, new))
     model.load_state_dict(state, strict=False)
 
