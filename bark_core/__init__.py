@@ -9,12 +9,12 @@ What is in `__all__` can be relied on.
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from bark_core.archive import read_segments, write_segments
 from bark_core.audio import encode_audio, read_audio, read_tags, write_audio
 from bark_core.backend import Backend, LoadedModel, ModelSpec, Running, WorkerState, WorkerStatus
-from bark_core.cascade import Cascade
-from bark_core.checkpoint import convert, load
-from bark_core.checkpoint import download as download_model
 from bark_core.cluster import Cluster, open_cluster
 from bark_core.config import CascadeConfig, TokenLayout
 from bark_core.credentials import (
@@ -26,10 +26,6 @@ from bark_core.credentials import (
     own_signing_key,
     read_credentials,
 )
-from bark_core.device import DeviceInfo, describe_devices, named_devices, process_memory_bytes
-from bark_core.device_pool import DevicePool
-from bark_core.engine import Engine
-from bark_core.engine import Line as JobLine
 from bark_core.errors import (
     BarkError,
     Cancelled,
@@ -72,9 +68,9 @@ from bark_core.generation import (
     settings_from_metadata,
 )
 from bark_core.hub import DownloadProgress, ProgressCallback
-from bark_core.in_process import InProcessBackend
 from bark_core.jobs import Job, JobState
 from bark_core.logs import DiscreetFormatter
+from bark_core.machine import process_memory_bytes
 from bark_core.mix import Mix
 from bark_core.models import (
     ModelInfo,
@@ -87,6 +83,7 @@ from bark_core.models import (
     voice_fetcher,
 )
 from bark_core.models import remove as remove_model
+from bark_core.placement import DeviceInfo
 from bark_core.preflight import (
     Candidate,
     Fit,
@@ -105,7 +102,6 @@ from bark_core.project_parts import Order, ProjectOptions, ProjectSegment, Segme
 from bark_core.project_plan import Planner
 from bark_core.provenance import Found, Hashes, Provenance, examine, hashes_of, sound_hash
 from bark_core.quality import Problem, find_problems
-from bark_core.recogniser import Recogniser, load_recogniser, voice_from_audio
 from bark_core.request import (
     CoarseParams,
     FineParams,
@@ -128,7 +124,25 @@ from bark_core.voice_catalogue import VoiceEntry
 from bark_core.voice_library import VoiceLibrary
 from bark_core.voice_names import valid_name
 from bark_core.voices import Voice, load_voice
-from bark_core.watermark import Detected, Watermark
+
+if TYPE_CHECKING:
+    from bark_core.computing import (
+        Cascade,
+        Detected,
+        DevicePool,
+        Engine,
+        InProcessBackend,
+        JobLine,
+        Recogniser,
+        Watermark,
+        convert,
+        describe_devices,
+        download_model,
+        load,
+        load_recogniser,
+        named_devices,
+        voice_from_audio,
+    )
 
 __all__ = [
     "Audio",
@@ -292,3 +306,19 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+if not TYPE_CHECKING:  # a checker would take every name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        """What needs torch is imported when it is first asked for.
+
+        A page whose models run in other processes never asks: it starts a second earlier and
+        takes 0.2 GB less.
+        """
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module("bark_core.computing"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

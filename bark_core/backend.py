@@ -19,12 +19,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from bark_core.device import DeviceInfo, Placement
 from bark_core.errors import BarkError
 from bark_core.events import Event
 from bark_core.frontend import FrontEnd
 from bark_core.generation import ModelIdentity
 from bark_core.hub import ProgressCallback
+from bark_core.placement import DeviceInfo, Placement
 from bark_core.request import GenerationRequest
 from bark_core.tokens import Audio, FineCodes
 

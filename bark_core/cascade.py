@@ -19,12 +19,13 @@ from torch import nn
 from bark_core.coarse import generate_coarse
 from bark_core.codec import Codec
 from bark_core.config import CascadeConfig
-from bark_core.device import Placement, out_of_memory_as_error, release_memory, resident
+from bark_core.device import out_of_memory_as_error, release_memory, resident
 from bark_core.errors import EmptyGeneration, GenerationError
 from bark_core.events import AudioChunk, Event, Finished, Retry, Stage, StageProgress
 from bark_core.fine import generate_fine
 from bark_core.frontend import FrontEnd
 from bark_core.generation import Generation, ModelIdentity, SegmentResult
+from bark_core.placement import Placement
 from bark_core.quality import Problem, is_silent
 from bark_core.request import GenerationRequest, Settings
 from bark_core.semantic import generate_semantic, nothing_said

@@ -12,18 +12,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from bark_core.cascade import Cascade
 from bark_core.codec import Codec
 from bark_core.config import CascadeConfig
-from bark_core.device import (
-    STORED,
-    Placement,
-    choose_placement,
-    memory_needed,
-    out_of_memory_as_error,
-)
+from bark_core.configurations import StageName
+from bark_core.device import describe_devices, dtype_of, out_of_memory_as_error
 from bark_core.errors import (
     DownloadError,
     InvalidSetting,
@@ -31,23 +24,20 @@ from bark_core.errors import (
     StorageError,
     UnknownModel,
 )
-from bark_core.formats import (
+from bark_core.folders import (
     TOKENIZER_FILES,
     Origin,
     complete_layout,
     fingerprint,
     is_complete,
-    open_checkpoint,
     read_own_config,
-    read_own_stage,
     recorded_origin,
-    warn_of_changed_files,
-    write_model,
 )
+from bark_core.formats import open_checkpoint, read_own_stage, warn_of_changed_files, write_model
 from bark_core.generation import ModelIdentity
 from bark_core.hub import Hub, ProgressCallback, slug
 from bark_core.int8_linear import make_int8
-from bark_core.layouts import StageName, fill_module, new_module, refill_parameters
+from bark_core.layouts import fill_module, new_module, refill_parameters
 from bark_core.models import (
     PUBLISHED,
     by_hand,
@@ -60,6 +50,8 @@ from bark_core.models import (
     is_bundled,
     resolve,
 )
+from bark_core.placement import STORED, Placement, choose_placement
+from bark_core.sizes import memory_needed
 from bark_core.tokenizer import Tokenizer
 from bark_core.transformer import CausalGPT, FineGPT
 
@@ -88,7 +80,7 @@ def load(
 
     Args:
         model: "pup", "small", "large", a hub repository "owner/name", or a folder.
-        device, precision, offload: see `device.choose_placement`.
+        device, precision, offload: see `placement.choose_placement`.
         cache_dir: for downloads and converted models; the user's cache folder by default.
         progress: called during the download and the conversion; raising Cancelled stops them.
         local_files_only: never use the network.
@@ -102,12 +94,13 @@ def load(
         Cancelled: `progress` raised it.
     """
     # a wrong setting shows before anything is downloaded
-    wanted = choose_placement(device, precision, offload)
+    devices = describe_devices()
+    wanted = choose_placement(device, precision, offload, devices=devices)
     hub = Hub(cache_folder(cache_dir), endpoint=endpoint, offline=local_files_only)
-    ready = _prepare(resolve(model), hub, wanted.stored_precision, progress, update=update)
+    ready = _prepare(resolve(model), hub, wanted.dtype, progress, update=update)
     config = read_own_config(ready.folder)
     needed = memory_needed(config, wanted.numbers, offload=False)
-    placement = choose_placement(device, precision, offload, needed_bytes=needed)
+    placement = choose_placement(device, precision, offload, needed, devices=devices)
     return _assemble(ready, config, placement)
 
 
@@ -125,7 +118,7 @@ def download(
     """Have a model here, ready for `load`, without loading it: downloaded and converted.
 
     Args:
-        device, precision: what it is converted for, see `device.choose_placement`.
+        device, precision: what it is converted for, see `placement.choose_placement`.
         cache_dir, progress, local_files_only, update, endpoint: as for `load`.
     Returns:
         what a load will be of.
@@ -135,9 +128,9 @@ def download(
         StorageError: the disk is full or can't be written.
         Cancelled: `progress` raised it; what came is kept for the next time.
     """
-    wanted = choose_placement(device, precision)
+    wanted = choose_placement(device, precision, devices=describe_devices())
     hub = Hub(cache_folder(cache_dir), endpoint=endpoint, offline=local_files_only)
-    ready = _prepare(resolve(model), hub, wanted.stored_precision, progress, update=update)
+    ready = _prepare(resolve(model), hub, wanted.dtype, progress, update=update)
     return _identity(ready, read_own_config(ready.folder), wanted)
 
 
@@ -301,7 +294,7 @@ def _identity(ready: _Ready, config: CascadeConfig, placement: Placement) -> Mod
 def _module(
     folder: Path, stage: StageName, config: CascadeConfig, placement: Placement
 ) -> CausalGPT | FineGPT | Codec:
-    dtype = torch.float32 if stage == "codec" else placement.dtype
+    dtype = dtype_of("float32" if stage == "codec" else placement.dtype)
     device = placement.codec_device if stage == "codec" else placement.device
     with out_of_memory_as_error("loading the model"):
         state = read_own_stage(folder, stage, config)
@@ -311,7 +304,7 @@ def _module(
             module.to(device)
         if isinstance(module, FineGPT):
             module.tie_weights()  # some devices' tensors are replaced one by one
-        if stage != "codec" and placement.weights == "int8" and device.type == "cpu":
+        if stage != "codec" and placement.weights == "int8" and placement.kind == "cpu":
             make_int8(module)
             # mapped anew, so that what was read to be converted counts no longer
             refill_parameters(module, read_own_stage(folder, stage, config))

@@ -11,7 +11,7 @@ from typing import Any
 from bark_core.cascade import Cascade
 from bark_core.checkpoint import convert, download, load
 from bark_core.console import Console, add_command, add_place, table
-from bark_core.device import STORED, DeviceInfo, describe_devices
+from bark_core.device import describe_devices
 from bark_core.models import (
     cache_folder,
     known_models,
@@ -20,6 +20,7 @@ from bark_core.models import (
     remove,
     stored,
 )
+from bark_core.placement import STORED, DeviceInfo
 from bark_core.preflight import Candidate, Fit, disk_needed, preflight, recommend
 
 _OFFLOAD: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}

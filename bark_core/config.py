@@ -116,6 +116,9 @@ class AnalysisConfig:
     floor: float = 1e-2  # log(x + floor)
 
 
+VOCODER_STEPS_AT_ONCE = 512  # whose spectra are held at the same time
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VocoderConfig:
     """Shape of a decoder that is a vocoder (bark_core.vocoder)."""

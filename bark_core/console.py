@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from bark_core.device import PRECISIONS
 from bark_core.errors import BarkError
 from bark_core.hub import DownloadProgress
+from bark_core.placement import PRECISIONS
 
 _PROGRESS_EVERY_S = 0.1
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bark_core.cuda_graphs import FineGraphs
 from bark_core.cuda_rows import CudaOptions, CudaRows
-from bark_core.device import Placement
+from bark_core.placement import Placement
 from bark_core.rows import PlainRows, RowDecoder
 from bark_core.transformer import CausalGPT, FineGPT
 
@@ -19,7 +19,7 @@ def new_decoder(model: CausalGPT, placement: Placement, n_rows: int) -> RowDecod
     Args:
         n_rows: most rows at the same time.
     """
-    if placement.device.type == "cuda":
+    if placement.kind == "cuda":
         return CudaRows(model, n_rows, options=cuda_options(placement))
     return PlainRows(model)
 
@@ -31,6 +31,6 @@ def cuda_options(placement: Placement) -> CudaOptions:
 
 def fine_forward(model: FineGPT, placement: Placement) -> Callable[[int, Tensor, int], Tensor]:
     """`FineGPT.forward` for a model that is on its device; good for one logits at a time."""
-    if placement.device.type == "cuda":
+    if placement.kind == "cuda":
         return FineGraphs(model)
     return model

@@ -16,12 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import torch
-
 from bark_core.backend import LoadedModel, ModelSpec, Running, Told, WorkerState, WorkerStatus
-from bark_core.device import DeviceInfo, describe_cpu, named_devices
+from bark_core.device import named_devices
 from bark_core.errors import BarkError, InvalidSetting, OutOfMemory, WorkerLost
 from bark_core.hub import ProgressCallback
+from bark_core.machine import describe_cpu
+from bark_core.placement import DeviceInfo, Kind
 from bark_core.process_backend import COMMAND, Patience, ProcessBackend
 from bark_core.request import GenerationRequest
 from bark_core.runs import not_loaded
@@ -42,8 +42,8 @@ class _Member:
     def outside(self, known: LoadedModel) -> LoadedModel:
         """What its worker tells of a model, with the name that the device has here."""
         placement = known.placement
-        if str(placement.device) == self.inside:
-            placement = replace(placement, device=torch.device(self.device))
+        if placement.device == self.inside:
+            placement = replace(placement, device=self.device)
         return replace(known, placement=placement)
 
     def info(self) -> DeviceInfo:
@@ -52,8 +52,9 @@ class _Member:
             if info.device == self.inside:
                 return replace(info, device=self.device)
         # its worker can't be started: nothing is known, and nothing ruled out
-        kind = "cuda" if self.device.startswith("cuda") else "mps"
-        return DeviceInfo(self.device, kind, self.device, None, None, native_bfloat16=True)  # type: ignore[arg-type]
+        on_cuda = self.device.startswith("cuda")
+        kind: Kind = "cuda" if on_cuda else "mps"
+        return DeviceInfo(self.device, kind, self.device, None, None, on_cuda, on_cuda)
 
 
 class DevicePool:

@@ -281,7 +281,7 @@ class _Lanes:
     """
 
     def __init__(self, cascade: Cascade, n_rows: int, stopped: Callable[[], bool]) -> None:
-        on_cpu = cascade.placement.device.type == "cpu"
+        on_cpu = cascade.placement.kind == "cpu"
         self._cascade = cascade
         self._codec = CodecLane(cascade, stopped)  # sees to its place itself
         self._moving: list[tuple[Lane, nn.Module]] = [

@@ -1,11 +1,4 @@
-"""A folder that holds a model, in any of three layouts: opening it, and writing our own.
-
-own           config.json of CascadeConfig, STAGE.safetensors, tokenizer.json or vocab.txt
-transformers  config.json of a "bark", model.safetensors or pytorch_model.bin (also in
-              shards), generation_config.json, tokenizer.json or vocab.txt
-suno          text.pt, coarse.pt, fine.pt (or text_2.pt, ...), encodec_24khz-d7cc33bc.th,
-              tokenizer.json or vocab.txt
-"""
+"""Opening a folder that holds a model (see `folders`), and writing one of our own layout."""
 
 from __future__ import annotations
 
@@ -17,16 +10,23 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bark_core.config import CascadeConfig
-from bark_core.device import STORED
+from bark_core.configurations import (
+    STAGES,
+    StageName,
+    check_config,
+    config_from_suno,
+    with_codec_shape,
+)
+from bark_core.device import dtype_of
 from bark_core.errors import (
     BarkError,
     InvalidCheckpoint,
@@ -35,25 +35,35 @@ from bark_core.errors import (
     StorageError,
 )
 from bark_core.files import storage_error
+from bark_core.folders import (
+    ENCODEC_FILES,
+    INDEX,
+    ORIGIN_FILE,
+    SUNO_FILES,
+    TOKENIZER_FILES,
+    WEIGHT_FILES,
+    LayoutName,
+    Origin,
+    complete_layout,
+    first_of,
+    read_own_config,
+    read_transformers_config,
+    stage_file,
+)
 from bark_core.hub import DownloadProgress, ProgressCallback, check_space
 from bark_core.layouts import (
-    STAGES,
-    StageName,
     State,
-    check_config,
     check_state,
-    config_from_suno,
-    config_from_transformers,
     expected_shapes,
     foreign_names,
     from_encodec,
     from_suno,
     from_transformers,
-    with_codec_shape,
 )
+from bark_core.placement import STORED
+from bark_core.reading import read_json
 from bark_core.tokenizer import Tokenizer
 from bark_core.weights import (
-    read_json,
     read_pickle,
     read_safetensors,
     read_state,
@@ -61,16 +71,6 @@ from bark_core.weights import (
     write_safetensors,
 )
 
-LayoutName = Literal["own", "transformers", "suno"]
-
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
-TOKENIZER = " or ".join(TOKENIZER_FILES)
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-SUNO_FILES: dict[StageName, tuple[str, str]] = {  # large first: the better of the two
-    "semantic": ("text_2.pt", "text.pt"),
-    "coarse": ("coarse_2.pt", "coarse.pt"),
-    "fine": ("fine_2.pt", "fine.pt"),
-}
 # as suno-ai/bark's source stated them in April 2023
 SUNO_MD5 = {
     "text.pt": "b3e42bcbab23b688355cd44128c4cdd3",
@@ -80,21 +80,6 @@ SUNO_MD5 = {
     "coarse_2.pt": "8a98094e5e3a255a5c9c0ab7efe8fd28",
     "fine_2.pt": "59d184ed44e3650774a2f0503a48a97b",
 }
-ENCODEC_FILES = (
-    "encodec_24khz-d7cc33bc.th",
-    "encodec_24khz.safetensors",
-    "model.safetensors",  # as facebook/encodec_24khz on the hub calls it
-)
-INDEX = ".index.json"  # behind the name of weights that come in shards
-ORIGIN_FILE = "origin.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where weights come from; kept beside converted ones."""
-
-    source: str  # hub repository, or a folder's name
-    revision: str  # commit, or a hash of local files
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,114 +111,6 @@ def open_checkpoint(folder: Path, name: str | None = None) -> Checkpoint:
             return _open_suno(folder, name or folder.name)
 
 
-def complete_layout(folder: Path) -> LayoutName:
-    """Which layout a folder is of.
-
-    Raises:
-        MissingFiles: nothing that looks like a model, or only a part of it.
-        InvalidCheckpoint: its config.json is damaged or of another kind of model.
-    """
-    layout = guess_layout(folder)
-    missing = missing_files(folder, layout)
-    if missing:
-        raise MissingFiles(
-            f"{folder} looks like a model, but these files are missing: {', '.join(missing)}; "
-            "put them there"
-        )
-    return layout
-
-
-def guess_layout(folder: Path) -> LayoutName:
-    """What a folder is meant to be, complete or not.
-
-    Raises:
-        MissingFiles: it has nothing of a model.
-        InvalidCheckpoint: its config.json is damaged or of another kind of model.
-    """
-    if (folder / "config.json").is_file():
-        config = read_json(folder / "config.json")
-        if "layout" in config:
-            return "own"
-        if config.get("model_type") == "bark":
-            return "transformers"
-    if any((folder / name).is_file() for names in SUNO_FILES.values() for name in names):
-        return "suno"
-    if (folder / "config.json").is_file():
-        raise InvalidCheckpoint(
-            f"{folder} holds a model of the type {config.get('model_type')!r}, not a Bark model"
-        )
-    raise MissingFiles(
-        f"there is no model in {folder}: neither a config.json nor Suno's text.pt, coarse.pt and "
-        "fine.pt; choose the folder that holds them"
-    )
-
-
-def missing_files(folder: Path, layout: LayoutName) -> list[str]:
-    """What a folder of this layout lacks, in words."""
-    there = {path.name for path in folder.iterdir() if path.is_file()}
-    missing = []
-    if layout == "own":
-        missing = [name for name in map(stage_file, STAGES) if name not in there]
-    elif layout == "transformers":
-        if not any(f"{name}{index}" in there for name in WEIGHT_FILES for index in ("", INDEX)):
-            missing.append(" or ".join(WEIGHT_FILES))
-    else:
-        missing = [
-            f"{big} or {small}" for big, small in SUNO_FILES.values() if not {big, small} & there
-        ]
-        if not there.intersection(ENCODEC_FILES):
-            missing.append(f"{ENCODEC_FILES[0]} (or facebook/encodec_24khz's model.safetensors)")
-    if not there.intersection(TOKENIZER_FILES):
-        missing.append(TOKENIZER)
-    return missing
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether a folder has all files of a model, of whatever layout."""
-    if not folder.is_dir():
-        return False
-    try:
-        return not missing_files(folder, guess_layout(folder))
-    except BarkError:
-        return False
-
-
-def wanted_files(names: Collection[str]) -> list[str]:
-    """Which of a repository's files make a model, in the layout that takes the least.
-
-    Raises:
-        MissingFiles: they don't.
-    """
-    tokenizer = [name for name in TOKENIZER_FILES if name in names][:1]
-    own = [stage_file(stage) for stage in STAGES]
-    if not tokenizer:
-        raise MissingFiles(f"this isn't a Bark model: there is no {TOKENIZER}")
-    if {"config.json", *own} <= set(names):
-        return ["config.json", *own, *tokenizer]
-    small = [name for name in ("config.json", "generation_config.json") if name in names]
-    if "config.json" in names:
-        for weights in WEIGHT_FILES:
-            if weights in names:
-                return [*small, weights, *tokenizer]
-            if f"{weights}{INDEX}" in names:
-                stem, suffix = weights.split(".")
-                shards = [n for n in names if n.startswith(f"{stem}-") and n.endswith(suffix)]
-                return [*small, f"{weights}{INDEX}", *sorted(shards), *tokenizer]
-    suno = [next((name for name in pair if name in names), "") for pair in SUNO_FILES.values()]
-    codec = [name for name in ENCODEC_FILES if name in names][:1]
-    if all(suno) and codec:
-        return [*suno, *codec, *tokenizer]
-    raise MissingFiles(
-        "this isn't a Bark model: there are neither a config.json with "
-        f"{' or '.join(WEIGHT_FILES)} nor text.pt, coarse.pt, fine.pt and {ENCODEC_FILES[0]}"
-    )
-
-
-def stage_file(stage: StageName) -> str:
-    """Name of a stage's file in our own layout."""
-    return f"{stage}.safetensors"
-
-
 def read_own_stage(folder: Path, stage: StageName, config: CascadeConfig) -> State:
     """Weights of one stage of our own layout, mapped, checked.
 
@@ -244,17 +121,6 @@ def read_own_stage(folder: Path, stage: StageName, config: CascadeConfig) -> Sta
     state = read_safetensors(file)
     check_state(state, expected_shapes(stage, config), str(file))
     return state
-
-
-def read_own_config(folder: Path) -> CascadeConfig:
-    """The checked configuration of our own layout.
-
-    Raises:
-        MissingFiles, InvalidCheckpoint, StorageError
-    """
-    config = CascadeConfig.from_dict(read_json(folder / "config.json"))
-    check_config(config)
-    return config
 
 
 def write_model(
@@ -287,7 +153,7 @@ def write_model(
     check_config(config)
     shapes = {stage: expected_shapes(stage, config) for stage in STAGES}
     n_weights = sum(math.prod(shape) for stage in STAGES for shape in shapes[stage].values())
-    total = n_weights * STORED[precision].itemsize
+    total = n_weights * STORED[precision]
     check_space(target.parent, total, f"the converted model {config.name!r}")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -300,7 +166,7 @@ def write_model(
             chosen = precision if stage != "codec" else codec_precision
             file = temporary / stage_file(stage)
             write_safetensors(file, _cast(state, chosen, stage))
-            done += sum(tensor.numel() for tensor in state.values()) * (STORED[precision].itemsize)
+            done += sum(tensor.numel() for tensor in state.values()) * STORED[precision]
         _tell(progress, "codec", total, total)
         tokenizer.save(temporary / TOKENIZER_FILES[0])
         _write_json(temporary / "config.json", config.to_dict())
@@ -316,40 +182,12 @@ def write_model(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def recorded_origin(folder: Path) -> Origin | None:
-    """The origin that was written with a converted model, if its files are whole."""
-    try:
-        record = read_json(folder / ORIGIN_FILE)
-        sizes = record["files"]
-        if all((folder / name).stat().st_size == size for name, size in sizes.items()):
-            return Origin(str(record["source"]), str(record["revision"]))
-    except (BarkError, OSError, KeyError, AttributeError, TypeError):
-        pass
-    return None
-
-
-def fingerprint(folder: Path) -> str:
-    """A hash of a model's files in a folder: names, sizes, and both ends of each, 40 hex digits."""
-    digest = hashlib.sha256()
-    endings = (".safetensors", ".bin", ".pt", ".th", ".json", ".txt")
-    for path in sorted(folder.iterdir()):
-        if not path.is_file() or not path.name.endswith(endings):
-            continue
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            size = path.stat().st_size
-            digest.update(f"{path.name} {size}\n".encode())
-            digest.update(file.read(2**16))
-            file.seek(max(0, size - 2**16))
-            digest.update(file.read())
-    return digest.hexdigest()[:40]
-
-
 def warn_of_changed_files(checkpoint: Checkpoint, progress: ProgressCallback | None = None) -> None:
     """Warn where one of Suno's own files isn't the one of April 2023."""
     if checkpoint.layout != "suno":
         return
     for names in SUNO_FILES.values():
-        file = _first(checkpoint.folder, names)
+        file = first_of(checkpoint.folder, names)
         digest, done, size = hashlib.md5(usedforsecurity=False), 0, file.stat().st_size
         with file.open("rb") as content:
             while chunk := content.read(2**22):
@@ -367,17 +205,15 @@ def warn_of_changed_files(checkpoint: Checkpoint, progress: ProgressCallback | N
 
 def _open_own(folder: Path) -> Checkpoint:
     config = read_own_config(folder)
-    tokenizer = Tokenizer.from_file(_first(folder, TOKENIZER_FILES))
+    tokenizer = Tokenizer.from_file(first_of(folder, TOKENIZER_FILES))
     return Checkpoint(
         folder, "own", config, tokenizer, lambda stage: read_own_stage(folder, stage, config)
     )
 
 
 def _open_transformers(folder: Path, name: str) -> Checkpoint:
-    generation_file = folder / "generation_config.json"
-    generation = read_json(generation_file) if generation_file.is_file() else {}
-    config = config_from_transformers(read_json(folder / "config.json"), generation, name)
-    tokenizer = Tokenizer.from_file(_first(folder, TOKENIZER_FILES))
+    config = read_transformers_config(folder, name)
+    tokenizer = Tokenizer.from_file(first_of(folder, TOKENIZER_FILES))
     state = _read_transformers(folder)
     foreign = foreign_names(state)
     if foreign:
@@ -417,16 +253,16 @@ def _open_suno(folder: Path, name: str) -> Checkpoint:
     loaded: dict[StageName, Mapping[str, Any]] = {}
     arguments: dict[StageName, Mapping[str, Any]] = {}
     for stage, names in SUNO_FILES.items():
-        file = _first(folder, names)
+        file = first_of(folder, names)
         data = read_pickle(file)
         shape = data.get("model_args")
         if not isinstance(shape, Mapping):
             raise InvalidCheckpoint(f"{file} has no model_args; choose one of Suno's files")
         # only the weights: the rest is what training needed
         arguments[stage], loaded[stage] = shape, tensors_of(data.get("model"), file)
-    codec = read_state(_first(folder, ENCODEC_FILES))
+    codec = read_state(first_of(folder, ENCODEC_FILES))
     config = with_codec_shape(config_from_suno(arguments, name), codec)
-    tokenizer = Tokenizer.from_file(_first(folder, TOKENIZER_FILES))
+    tokenizer = Tokenizer.from_file(first_of(folder, TOKENIZER_FILES))
 
     def read_stage(stage: StageName) -> State:
         if stage == "codec":
@@ -436,17 +272,10 @@ def _open_suno(folder: Path, name: str) -> Checkpoint:
     return Checkpoint(folder, "suno", config, tokenizer, read_stage)
 
 
-def _first(folder: Path, names: Collection[str]) -> Path:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise MissingFiles(f"there is no {' or '.join(names)} in {folder}; put it there")
-
-
 def _cast(state: Mapping[str, Tensor], precision: str | None, stage: StageName) -> State:
     cast = {}
     for name, tensor in state.items():
-        result = tensor if precision is None else tensor.to(STORED[precision])
+        result = tensor if precision is None else tensor.to(dtype_of(precision))
         if not bool(torch.isfinite(result).all()):
             kept = "" if precision is None else f" in {precision}"
             raise InvalidCheckpoint(

@@ -18,17 +18,14 @@ from bark_core.backend import (
 )
 from bark_core.cascade import Cascade
 from bark_core.checkpoint import download, load
-from bark_core.device import (
-    DeviceInfo,
-    describe_devices,
-    out_of_memory_as_error,
-    process_memory_bytes,
-)
+from bark_core.device import describe_devices, out_of_memory_as_error
 from bark_core.engine import MAX_BATCH, Engine, Line
 from bark_core.errors import BarkError, OutOfMemory
 from bark_core.events import Failed
 from bark_core.hub import ProgressCallback
 from bark_core.jobs import Job
+from bark_core.machine import process_memory_bytes
+from bark_core.placement import DeviceInfo
 from bark_core.request import GenerationRequest
 from bark_core.runs import Run, Runs, Watched, not_loaded
 from bark_core.tokens import Audio, FineCodes
@@ -92,7 +89,7 @@ class InProcessBackend(Watched):
             progress=progress,
         )
         with self._lock:
-            line = self._lines.setdefault(str(cascade.placement.device), Line())
+            line = self._lines.setdefault(cascade.placement.device, Line())
         held = _hold(spec, cascade, line)
         with self._lock:
             self._held[spec.name] = held
@@ -177,7 +174,7 @@ class InProcessBackend(Watched):
     def device_of(self, name: str) -> str | None:
         """Where a model is: "cpu", "cuda:0"."""
         held = self._held.get(name)
-        return None if held is None else str(held.cascade.placement.device)
+        return None if held is None else held.cascade.placement.device
 
     def _one(self, name: str) -> _Held:
         held = self._held.get(name)

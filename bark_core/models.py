@@ -21,18 +21,20 @@ from pathlib import Path
 import platformdirs
 
 from bark_core.config import LARGE, SMALL, CascadeConfig
-from bark_core.device import PRECISIONS, memory_needed
 from bark_core.errors import DownloadError, InvalidSetting, MissingFiles, UnknownModel
 from bark_core.files import storage_error
-from bark_core.formats import (
+from bark_core.folders import (
     LayoutName,
+    complete_layout,
     is_complete,
-    open_checkpoint,
     read_own_config,
+    read_transformers_config,
     recorded_origin,
     wanted_files,
 )
 from bark_core.hub import Hub, Pin, ProgressCallback, RemoteFile, slug
+from bark_core.placement import PRECISIONS
+from bark_core.sizes import memory_needed
 
 VOICES_REPOSITORY = "suno/bark-small"
 VOICES_FOLDER = "speaker_embeddings"  # in that repository
@@ -55,7 +57,7 @@ class ModelInfo:
     config: CascadeConfig
 
     def memory_bytes(self, precision: str, *, offload: bool = False, batch: int = 1) -> int:
-        """Device memory that it takes, see `device.memory_needed`."""
+        """Device memory that it takes, see `sizes.memory_needed`."""
         return memory_needed(self.config, PRECISIONS[precision], offload, batch=batch)
 
 
@@ -169,7 +171,7 @@ def model_config(name: str | Path, cache_dir: str | Path | None = None) -> Casca
     """
     source = resolve(name)
     if isinstance(source, Path):
-        return open_checkpoint(source).config
+        return _config_in(source)
     hub = Hub(cache_folder(cache_dir), offline=True)
     pin = hub.pinned(source)
     whole = (f for f in conversions(hub, source, pin.commit if pin else "") if recorded_origin(f))
@@ -178,8 +180,20 @@ def model_config(name: str | Path, cache_dir: str | Path | None = None) -> Casca
         *([hub.folder(source) / pin.commit] if downloaded(hub, pin) and pin else []),
     ]
     if folders:
-        return open_checkpoint(folders[0]).config
+        return _config_in(folders[0])
     return next((info.config for info in PUBLISHED if info.source == source), None)
+
+
+def _config_in(folder: Path) -> CascadeConfig:
+    match complete_layout(folder):
+        case "own":
+            return read_own_config(folder)
+        case "transformers":
+            return read_transformers_config(folder, folder.name)
+        case "suno":  # only beside its weights: without torch there is no asking
+            from bark_core.formats import open_checkpoint
+
+            return open_checkpoint(folder).config
 
 
 def models_in_cache(cache_dir: str | Path | None = None) -> dict[str, str]:

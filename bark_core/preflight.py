@@ -11,16 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bark_core.config import CascadeConfig
-from bark_core.device import (
-    PRECISIONS,
-    USABLE,
-    DeviceInfo,
-    Placement,
-    choose_placement,
-    memory_needed,
-    n_codec_parameters,
-    n_parameters,
-)
+from bark_core.placement import PRECISIONS, USABLE, DeviceInfo, Placement, choose_placement
+from bark_core.sizes import memory_needed, n_codec_parameters, n_parameters
 
 
 class Verdict(StrEnum):
@@ -126,7 +118,7 @@ def preflight(
     wanted = choose_placement(device, precision, devices=devices)
     resident = memory_needed(model.config, wanted.numbers, offload=False)
     placement = choose_placement(device, precision, offload, resident, devices=devices)
-    info = next(info for info in devices if info.device == str(placement.device))
+    info = next(info for info in devices if info.device == placement.device)
     needed = memory_needed(model.config, placement.numbers, placement.offload)
     available = None if info.free_bytes is None else int(USABLE * info.free_bytes)
     verdict = _verdict(needed, available, model.disk_bytes, disk_free_bytes, placement.offload)
@@ -212,7 +204,7 @@ def _verdict(
 
 def _lighter(model: Candidate, placement: Placement, available: int | None) -> str | None:
     """A smaller precision in which the model would fit."""
-    precision = {"cuda": "float16", "mps": "bfloat16", "cpu": "int8"}[placement.device.type]
+    precision = {"cuda": "float16", "mps": "bfloat16", "cpu": "int8"}[placement.kind]
     if placement.precision == precision or available is None:
         return None
     needed = memory_needed(model.config, PRECISIONS[precision], placement.offload)

@@ -29,10 +29,11 @@ from bark_core.backend import (
     WorkerState,
     WorkerStatus,
 )
-from bark_core.device import DeviceInfo, describe_cpu
 from bark_core.errors import BarkError, OutOfMemory, WorkerLost
 from bark_core.events import Event, Failed
 from bark_core.hub import ProgressCallback
+from bark_core.machine import describe_cpu
+from bark_core.placement import DeviceInfo
 from bark_core.request import GenerationRequest
 from bark_core.runs import OVER, Run, Runs, Watched, not_loaded
 from bark_core.tokens import Audio, FineCodes
@@ -372,7 +373,7 @@ class ProcessBackend(Watched):
             return None
         if known.max_batch > 1:
             return replace(spec, max_batch=max(1, known.max_batch // 4))
-        if known.placement.device.type == "cuda" and not known.placement.offload:
+        if known.placement.kind == "cuda" and not known.placement.offload:
             return replace(spec, max_batch=1, offload=True)
         return None
 

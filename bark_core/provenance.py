@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,9 @@ from bark_core.credentials import Credentials, SigningKey, can_sign, read_creden
 from bark_core.errors import InvalidAudio
 from bark_core.files import storage_error
 from bark_core.tokens import Audio
-from bark_core.watermark import Detected, Watermark
+
+if TYPE_CHECKING:
+    from bark_core.watermark import Detected, Watermark
 
 _SIGNED_SETTINGS = ("text", "seed", "voice", "model", "duration_s", "created_at", "id")
 

@@ -34,7 +34,7 @@ from bark_core.backend import (
     WorkerStatus,
 )
 from bark_core.cluster import Cluster
-from bark_core.device import DeviceInfo, describe_cpu, describe_devices, process_memory_bytes
+from bark_core.device import describe_devices
 from bark_core.errors import (
     BarkError,
     GenerationError,
@@ -45,6 +45,8 @@ from bark_core.errors import (
 from bark_core.events import Event, Failed, Stopped
 from bark_core.hub import ProgressCallback
 from bark_core.in_process import InProcessBackend
+from bark_core.machine import describe_cpu, process_memory_bytes
+from bark_core.placement import DeviceInfo
 from bark_core.request import GenerationRequest
 from bark_core.runs import OVER, Run, Runs, Watched, not_loaded
 from bark_core.tokens import Audio, FineCodes

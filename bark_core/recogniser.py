@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from bark_core.codec import Codec
 from bark_core.config import CascadeConfig, RecogniserConfig
 from bark_core.errors import InvalidSetting
-from bark_core.formats import read_own_config
+from bark_core.folders import read_own_config
 from bark_core.layouts import check_state
 from bark_core.models import resolve
 from bark_core.tokens import Audio, SemanticTokens

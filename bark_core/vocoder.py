@@ -28,10 +28,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bark_core.config import VocoderConfig
+from bark_core.config import VOCODER_STEPS_AT_ONCE, VocoderConfig
 
 N_NOISE = 1 << 16  # samples until the noise begins anew: 2.7 s at 24 kHz, longer than one hears
-STEPS_AT_ONCE = 512  # whose spectra are held at the same time
 N_EVEN = 4_096  # points over which bands become cepstra
 LEAST_SHARE = 1e-4  # of the power, -40 dB
 LOUDEST = 2.0  # log gain of a filter; speech that is nearly clipped has 1 at its formants
@@ -106,9 +105,11 @@ class Vocoder(nn.Module):
         a_sample = controls.pitch_hz.double() / self.sample_rate_hz  # periods
         phases = (a_sample.cumsum(1) - a_sample) * self.hop  # at the start of each step
         parts = []
-        for start in range(first * steps, end, STEPS_AT_ONCE):
+        for start in range(first * steps, end, VOCODER_STEPS_AT_ONCE):
             between()
-            parts.append(self._part(controls, phases, start, min(end, start + STEPS_AT_ONCE)))
+            parts.append(
+                self._part(controls, phases, start, min(end, start + VOCODER_STEPS_AT_ONCE))
+            )
         return torch.cat(parts, dim=1)
 
     def _part(self, controls: Controls, phases: Tensor, start: int, end: int) -> Tensor:

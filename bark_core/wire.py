@@ -18,10 +18,10 @@ import threading
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
-from bark_core.device import DeviceInfo
 from bark_core.events import AudioChunk, Event, Failed, Finished, Stopped
 from bark_core.generation import Generation, ModelIdentity, SegmentResult
 from bark_core.hub import DownloadProgress
+from bark_core.placement import DeviceInfo
 from bark_core.request import GenerationRequest
 
 _LENGTH = struct.Struct(">Q")
@@ -33,7 +33,6 @@ _ALLOWED = {
     "collections": {"OrderedDict", "deque"},
     "numpy": {"dtype", "ndarray"},
     "pathlib": {"Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"},
-    "torch": {"bfloat16", "device", "float16", "float32"},
 }
 _ARRAYS = {"_frombuffer", "_reconstruct", "scalar"}  # of numpy's own modules, whatever their names
 

@@ -24,7 +24,6 @@ from bark_core.backend import Running
 from bark_core.device import (
     describe_devices,
     out_of_memory_as_error,
-    process_memory_bytes,
     trim_heap,
 )
 from bark_core.errors import BarkError, Cancelled, GenerationError, OutOfMemory
@@ -32,6 +31,7 @@ from bark_core.events import Event, Failed, Finished, Stopped
 from bark_core.hub import DownloadProgress
 from bark_core.in_process import InProcessBackend
 from bark_core.logs import trace_of
+from bark_core.machine import process_memory_bytes
 from bark_core.wire import DEVICE_LOST, UNTOLD, Packer, Wire
 
 _log = logging.getLogger(__name__)

@@ -34,10 +34,10 @@ from bark_core.codec import Codec
 from bark_core.config import LARGE, SMALL, CascadeConfig, TokenLayout
 from bark_core.cuda_graphs import FineGraphs
 from bark_core.cuda_rows import CudaOptions, CudaRows
-from bark_core.device import Placement
 from bark_core.engine import Engine
 from bark_core.fine import plan_fine
 from bark_core.generation import ModelIdentity
+from bark_core.placement import Placement
 from bark_core.request import (
     CoarseParams,
     GenerationRequest,
@@ -327,8 +327,8 @@ def measure_run(
 def through_engine(models: Models, n: int, seconds: float) -> dict[str, Any]:
     """The same requests as jobs of the engine, as users' are: its own work counts too."""
     words = "the quick brown fox jumps over the lazy dog"
-    device = models.text.device
-    placement = Placement(device, models.text.dtype, offload=False, codec_device=device)
+    device, dtype = str(models.text.device), str(models.text.dtype).removeprefix("torch.")
+    placement = Placement(device, dtype, offload=False, codec_device=device)
     cascade = Cascade(
         models.config,
         text=models.text,

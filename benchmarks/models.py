@@ -12,9 +12,10 @@ from bark_core import CoarseParams, GenerationRequest, SemanticParams, Settings,
 from bark_core.cascade import Cascade
 from bark_core.codec import Codec
 from bark_core.config import LARGE, SMALL, CascadeConfig, TokenLayout
-from bark_core.device import choose_placement
+from bark_core.device import describe_devices, dtype_of
 from bark_core.generation import ModelIdentity
 from bark_core.int8_linear import make_int8
+from bark_core.placement import choose_placement
 from bark_core.tokenizer import Tokenizer
 from bark_core.tokens import FineCodes, SemanticTokens
 from bark_core.transformer import CausalGPT, FineGPT
@@ -47,8 +48,8 @@ def cascade_of(name: str, device: str = "auto", precision: str = "auto") -> Casc
 
 def random_cascade(config: CascadeConfig, device: str, precision: str = "auto") -> Cascade:
     """A model of the true shape with random weights: the cost doesn't depend on their values."""
-    placement = choose_placement(device, precision)
-    int8 = placement.weights == "int8" and placement.device.type == "cpu"
+    placement = choose_placement(device, precision, devices=describe_devices())
+    int8 = placement.weights == "int8" and placement.kind == "cpu"
     torch.manual_seed(0)
     text, coarse, fine = CausalGPT(config.text), CausalGPT(config.coarse), FineGPT(config.fine)
     for module in (text, coarse, fine):
@@ -56,7 +57,7 @@ def random_cascade(config: CascadeConfig, device: str, precision: str = "auto") 
         if int8:
             make_int8(module)
         else:
-            module.to(placement.device, placement.dtype)
+            module.to(placement.device, dtype_of(placement.dtype))
     codec = Codec(config.codec, config.layout).eval().requires_grad_(False)
     codec.quantizer.codebooks.normal_()
     return Cascade(

@@ -26,6 +26,7 @@ from bark_core import AudioChunk, Engine, Generation, GenerationRequest
 from bark_core.cascade import Cascade
 from bark_core.coarse import live_range as coarse_range
 from bark_core.config import GPTConfig
+from bark_core.device import dtype_of
 from bark_core.semantic import live_range as semantic_range
 from bark_core.transformer import CausalGPT, KVCache
 from benchmarks.machine import Limits, Timed, conditions, limits, timed
@@ -49,7 +50,7 @@ class Stages:
 
     def __init__(self, cascade: Cascade, limits: Limits, batch: int) -> None:
         self._cascade, self._limits, self._batch = cascade, limits, batch
-        self._device = str(cascade.placement.device)
+        self._device = cascade.placement.device
         self._bytes = {"int8": 1, "float32": 4}.get(cascade.placement.precision, 2)
 
     def measure(self) -> dict[str, Any]:
@@ -180,8 +181,10 @@ def one(args: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
     cascade = cascade_of(args.models[0], args.device, args.precision[0])
     load_s = time.perf_counter() - started
-    device = str(cascade.placement.device)
-    of_machine = limits(device, torch.float32 if device == "cpu" else cascade.placement.dtype)
+    device = cascade.placement.device
+    of_machine = limits(
+        device, torch.float32 if device == "cpu" else dtype_of(cascade.placement.dtype)
+    )
     batch = args.batch[0]
     row: dict[str, Any] = {
         "model": args.models[0],

@@ -141,8 +141,10 @@ def counting(clock: Clock) -> Iterator[None]:
 
 def measure(cascade: Cascade, batch: int, seconds: float) -> dict[str, Any]:
     """Where the time of some requests goes, after a short one to warm up."""
-    alone = torch.get_num_threads() == 1 and cascade.placement.device.type == "cpu"
-    clock = Clock(cascade.placement.device, time.thread_time if alone else time.perf_counter)
+    alone = torch.get_num_threads() == 1 and cascade.placement.kind == "cpu"
+    clock = Clock(
+        torch.device(cascade.placement.device), time.thread_time if alone else time.perf_counter
+    )
     with Engine(cascade, max_batch=batch) as engine:
         engine.submit(request_for(cascade, 0.3)).wait()
         with counting(clock):
@@ -192,7 +194,7 @@ def _own_products_named() -> Iterator[None]:
 def operations(cascade: Cascade, seconds: float) -> list[dict[str, Any]]:
     """What one request has a device do, by the names of kernels or of torch's operations."""
     request = request_for(cascade, seconds)
-    on_cuda = cascade.placement.device.type == "cuda"
+    on_cuda = cascade.placement.kind == "cuda"
     activity = ProfilerActivity.CUDA if on_cuda else ProfilerActivity.CPU
     with _own_products_named(), Engine(cascade, max_batch=1) as engine:
         engine.submit(request).wait()  # all that is compiled and captured at first use
@@ -248,7 +250,7 @@ def main() -> None:
         for precision in args.precision:
             cascade = cascade_of(model, args.device, precision)
             named = {"model": model, "precision": cascade.placement.precision}
-            named["device"] = str(cascade.placement.device)
+            named["device"] = cascade.placement.device
             for batch in args.batch:
                 found.append(named | measure(cascade, batch, args.seconds))
             if args.operations:

@@ -25,7 +25,7 @@ from benchmarks.models import CONFIGS, random_cascade
 IMPORT = """
 import time, torch
 started = time.perf_counter()
-import bark_core
+from bark_core import load
 print(time.perf_counter() - started)
 """
 LOAD = """

@@ -16,8 +16,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bark_core import engine, wire, worker
 from bark_core.backend import LoadedModel, ModelSpec
 from bark_core.cascade import Cascade
@@ -74,7 +72,7 @@ class Pretending(InProcessBackend):
         known = super().load(spec, progress=progress)
         if not spec.device.startswith("cuda"):
             return known
-        return replace(known, placement=replace(known.placement, device=torch.device(spec.device)))
+        return replace(known, placement=replace(known.placement, device=spec.device))
 
 
 def _without_memory(*_anything: object) -> Any:

@@ -12,8 +12,9 @@ import torch
 from bark_core.analysis import Analysis, log_mel, mel_filters
 from bark_core.codec import Codec
 from bark_core.config import AnalysisConfig, CascadeConfig
+from bark_core.configurations import check_config
 from bark_core.errors import InvalidCheckpoint
-from bark_core.layouts import check_config, expected_shapes
+from bark_core.layouts import expected_shapes
 from bark_core.tokens import Audio
 from tests.tiny import tiny_config
 

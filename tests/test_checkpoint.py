@@ -18,6 +18,7 @@ from bark_core import checkpoint, formats, models, native
 from bark_core.cascade import Cascade
 from bark_core.checkpoint import convert, load
 from bark_core.config import BARK_LAYOUT, CascadeConfig
+from bark_core.configurations import STAGES, StageName
 from bark_core.errors import (
     Cancelled,
     InvalidSetting,
@@ -29,7 +30,6 @@ from bark_core.errors import (
 from bark_core.formats import open_checkpoint, write_model
 from bark_core.hub import DownloadProgress
 from bark_core.int8_linear import Int8Linear
-from bark_core.layouts import STAGES, StageName
 from bark_core.models import installed, known_models, remove
 from bark_core.request import GenerationRequest
 from tests import tiny

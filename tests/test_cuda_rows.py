@@ -14,8 +14,8 @@ import torch
 from bark_core.config import FineConfig, GPTConfig
 from bark_core.cuda_rows import CudaOptions, CudaRows
 from bark_core.decoders import fine_forward
-from bark_core.device import CPU, Placement
 from bark_core.errors import InvalidTokens
+from bark_core.placement import Placement
 from bark_core.request import SamplingParams
 from bark_core.rows import PlainRows, RowDecoder, RowStart, RowState
 from bark_core.static_step import CacheBits, quantised
@@ -284,7 +284,7 @@ def test_the_fine_stage_in_graphs_gives_the_same_logits() -> None:
     )
     torch.manual_seed(5)
     model = FineGPT(config).eval().requires_grad_(False).to(DEVICE)
-    forward = fine_forward(model, Placement(torch.device(DEVICE), torch.float32, False, CPU))
+    forward = fine_forward(model, Placement(DEVICE, "float32", False, "cpu"))
     for n_windows in (1, 3, 1, 2):  # of more windows than graphs are made for, too
         for codebook in (2, 7):
             codes = torch.randint(0, 20, (n_windows, 16, 8), device=DEVICE)

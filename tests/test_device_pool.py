@@ -16,7 +16,7 @@ import torch
 
 from bark_core.backend import ModelSpec, WorkerState
 from bark_core.checkpoint import load
-from bark_core.device import DeviceInfo, named_devices
+from bark_core.device import named_devices
 from bark_core.device_pool import DevicePool, _environment
 from bark_core.errors import (
     GenerationError,
@@ -27,6 +27,7 @@ from bark_core.errors import (
 )
 from bark_core.events import AudioChunk, Failed, Finished, StageProgress
 from bark_core.jobs import JobState
+from bark_core.placement import DeviceInfo
 from bark_core.preflight import Fit, Verdict
 from bark_core.process_backend import Patience
 from tests.broken_worker import COMMAND, HALF, Fault
@@ -135,7 +136,7 @@ def test_a_job_that_is_to_be_alone_has_a_worker_to_itself(pool: DevicePool) -> N
 def test_what_is_known_is_known_of_each(pool: DevicePool) -> None:
     known = pool.loaded("tiny")
     assert known is not None
-    assert [str(one.placement.device) for one in known.everywhere] == ["cpu", "cpu"]
+    assert [one.placement.device for one in known.everywhere] == ["cpu", "cpu"]
     assert [worker.device for worker in pool.workers()] == ["cpu", "cpu"]
     assert all(worker.models == ("tiny",) for worker in pool.workers())
     assert [info.device for info in pool.devices()] == ["cpu"]
@@ -201,7 +202,7 @@ def test_each_steps_down_by_itself_and_offloads_at_last(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     pool = DevicePool(("all",), command=COMMAND, patience=PATIENCE)
     known = pool.load(replace(spec, max_batch=2))
-    assert [str(one.placement.device) for one in known.everywhere] == ["cuda:0", "cuda:1"]
+    assert [one.placement.device for one in known.everywhere] == ["cuda:0", "cuda:1"]
     assert pool.capacity("tiny") == 4
     assert [info.device for info in pool.devices()] == ["cuda:0", "cuda:1", "cpu"]
     seen = []

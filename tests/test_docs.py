@@ -198,8 +198,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def page(folder: Path) -> Iterator[str]:
-    """The page as `python app.py` opens it; gives its address."""
+def page(folder: Path) -> Iterator[tuple[str, int]]:
+    """The page as `python app.py` opens it: its address and its process."""
     address = f"http://127.0.0.1:{(port := free_port())}"
     arguments = ["--port", str(port), "--data", str(folder), "--no-open"]
     process = subprocess.Popen(
@@ -213,7 +213,7 @@ def page(folder: Path) -> Iterator[str]:
             with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
                 break
             time.sleep(0.3)
-        yield address
+        yield address, process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
@@ -229,7 +229,10 @@ def test_the_endpoints_answer_as_the_readme_says(
     (example,) = (block for block in blocks(README, "python") if "gradio_client" in block)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.chdir(tmp_path)
-    with page(tmp_path / "data") as address:
+    with page(tmp_path / "data") as (address, pid):
         code = example.replace("http://127.0.0.1:7860", address)
         exec(compile(code, "README.md", "exec"), {})
         assert "rosa" in capsys.readouterr().out
+        libraries = Path(f"/proc/{pid}/maps")
+        if libraries.exists():  # its worker computed, and took torch's memory
+            assert "libtorch" not in libraries.read_text()

@@ -142,6 +142,19 @@ print(json.dumps(dict(
 """
 
 
+def test_the_page_needs_no_torch() -> None:
+    code = """
+import sys
+from webui.environment import prepared_environment
+with prepared_environment():
+    import webui.blocks, webui.serving, webui.studio
+assert "torch" not in sys.modules
+from bark_core import load
+assert "torch" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 @pytest.mark.parametrize("module", ["bark_core.cli"])
 def test_importing_the_core_does_nothing(module: str, tmp_path: Path) -> None:
     run = subprocess.run(

@@ -28,8 +28,8 @@ from bark_core import (
     SemanticParams,
     Settings,
     UnknownModel,
-    device,
     load,
+    placement,
     process_memory_bytes,
     read_segments,
 )
@@ -291,8 +291,8 @@ def test_precision_is_chosen_and_kept(shelf: ModelShelf, settings: StudioSetting
 
 
 def test_the_page_offers_what_can_be_loaded() -> None:
-    assert ("auto", *device.PRECISIONS) == PRECISIONS
-    assert CUDA_ONLY == device.CUDA_ONLY
+    assert ("auto", *placement.PRECISIONS) == PRECISIONS
+    assert CUDA_ONLY == placement.CUDA_ONLY
 
 
 def test_the_next_start_begins_with_what_was_chosen(

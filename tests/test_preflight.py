@@ -8,8 +8,8 @@ from itertools import product
 import pytest
 
 from bark_core.config import LARGE, SMALL
-from bark_core.device import PRECISIONS, USABLE, DeviceInfo, memory_needed
 from bark_core.errors import InvalidSetting
+from bark_core.placement import PRECISIONS, USABLE, DeviceInfo
 from bark_core.preflight import (
     Candidate,
     Reason,
@@ -18,6 +18,7 @@ from bark_core.preflight import (
     preflight,
     recommend,
 )
+from bark_core.sizes import memory_needed
 from tests.page_model import page_config
 
 GB = 10**9
@@ -39,7 +40,7 @@ def cuda(free: float, *, native_bfloat16: bool = False) -> DeviceInfo:
 T4 = (cuda(14.6), cpu(11))
 H100 = (cuda(79, native_bfloat16=True), cpu(120))
 LAPTOP = (cpu(5),)
-MAC = (DeviceInfo("mps", "mps", "Apple GPU", 12 * GB, 11 * GB), cpu(9))
+MAC = (DeviceInfo("mps", "mps", "Apple GPU", 12 * GB, 11 * GB, int8=False), cpu(9))
 MACHINES = [T4, H100, LAPTOP, MAC, (cuda(1.8), cpu(5)), (cuda(0.9), cpu(5)), (cpu(1),)]
 
 

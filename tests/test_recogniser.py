@@ -12,7 +12,8 @@ import torch
 from bark_core.codec import Codec
 from bark_core.config import AnalysisConfig, CascadeConfig, RecogniserConfig
 from bark_core.errors import InvalidCheckpoint, InvalidSetting, MissingFiles
-from bark_core.formats import Origin, write_model
+from bark_core.folders import Origin
+from bark_core.formats import write_model
 from bark_core.layouts import new_module
 from bark_core.recogniser import RECOGNISER_FILE, load_recogniser, new_recogniser, voice_from_audio
 from bark_core.tokenizer import Tokenizer

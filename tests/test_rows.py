@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bark_core.decoders import new_decoder
-from bark_core.device import CPU, Placement
+from bark_core.placement import Placement
 from bark_core.request import SamplingParams
 from bark_core.rows import PlainRows, RowDecoder, RowStart, RowState
 from bark_core.sampling import pick, probabilities, uniforms
@@ -18,7 +18,7 @@ from bark_core.transformer import PREFILL_CHUNK, CausalGPT
 from tests.stages import seeded
 from tests.tiny import TINY_LAYOUT, tiny_config, tiny_parts
 
-PLACEMENT = Placement(CPU, torch.float32, offload=False, codec_device=CPU)
+PLACEMENT = Placement("cpu", "float32", offload=False, codec_device="cpu")
 END = TINY_LAYOUT.semantic_pad
 
 

@@ -11,11 +11,17 @@ import torch
 from torch import Tensor
 
 from bark_core.codec import Codec
-from bark_core.config import CascadeConfig, TokenLayout, VocoderConfig
+from bark_core.config import (
+    VOCODER_STEPS_AT_ONCE,
+    CascadeConfig,
+    TokenLayout,
+    VocoderConfig,
+)
+from bark_core.configurations import check_config
 from bark_core.errors import InvalidCheckpoint
-from bark_core.layouts import check_config, expected_shapes
+from bark_core.layouts import expected_shapes
 from bark_core.tokens import FineCodes
-from bark_core.vocoder import STEPS_AT_ONCE, Controls, Vocoder
+from bark_core.vocoder import Controls, Vocoder
 from tests.tiny import tiny_config
 
 SHAPE = VocoderConfig(width=8, kernel_sizes=(3, 2))
@@ -105,7 +111,7 @@ def test_what_comes_later_changes_nothing() -> None:
 
 
 def test_pieces_are_the_whole() -> None:
-    n_frames = 40 + STEPS_AT_ONCE // SHAPE.steps
+    n_frames = 40 + VOCODER_STEPS_AT_ONCE // SHAPE.steps
     codec, codes, step = _codec(), _codes(n_frames), TINY.layout.samples_per_frame
     whole = codec.decode(codes).samples
     for start, end in ((0, 7), (7, 21), (21, n_frames)):
@@ -130,7 +136,7 @@ def test_it_stops_at_the_next_layer() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _codec().decode(_codes(1 + STEPS_AT_ONCE // SHAPE.steps), between=stop)
+        _codec().decode(_codes(1 + VOCODER_STEPS_AT_ONCE // SHAPE.steps), between=stop)
     assert next(calls) == 4
 
 

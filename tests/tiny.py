@@ -30,7 +30,7 @@ from bark_core.config import (
     GPTConfig,
     TokenLayout,
 )
-from bark_core.device import CPU, Placement
+from bark_core.placement import Placement
 from bark_core.tokenizer import Tokenizer
 from bark_core.transformer import CausalGPT, FineGPT
 
@@ -116,7 +116,7 @@ def tiny_cascade(seed: int = 0, config: CascadeConfig | None = None) -> Cascade:
         fine=fine,
         codec=codec,
         tokenizer=Tokenizer.from_vocabulary(tiny_vocabulary()),
-        placement=Placement(CPU, torch.float32, offload=False, codec_device=CPU),
+        placement=Placement("cpu", "float32", offload=False, codec_device="cpu"),
         identity=ModelIdentity(config.name, "tests", str(seed), "float32", config.layout.name),
     )
 

@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bark_core.formats import stage_file, write_model
-from bark_core.layouts import STAGES, StageName, from_suno
+from bark_core.configurations import STAGES, StageName
+from bark_core.folders import stage_file
+from bark_core.formats import write_model
+from bark_core.layouts import from_suno
 from bark_core.recogniser import RECOGNISER_FILE
 from bark_core.tokenizer import Tokenizer
 from bark_core.tokens import FineCodes, SemanticTokens

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from bark_core import Cascade, load
-from bark_core.formats import Origin, write_model
+from bark_core.folders import Origin
+from bark_core.formats import write_model
 from bark_core.layouts import expected_shapes
 from bark_core.transformer import CausalGPT, FineGPT
 from training.examples import Rows, read_examples, stage_module

@@ -12,8 +12,9 @@ import argparse
 import torch
 from torch import Tensor, nn
 
-from bark_core.formats import read_own_config, read_own_stage
-from bark_core.layouts import StageName
+from bark_core.configurations import StageName
+from bark_core.folders import read_own_config
+from bark_core.formats import read_own_stage
 from training import codec, data
 from training.export import SHARPER
 from training.pup import LAYOUT

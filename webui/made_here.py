@@ -10,12 +10,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bark_core import Found, SigningKey, Watermark, examine
+from bark_core import Found, SigningKey, examine
 from webui.history import Entry, History
 from webui.languages import _
 from webui.origins import FILE, SOUND, Origin
+
+if TYPE_CHECKING:
+    from bark_core import Watermark
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,6 @@ from bark_core import (
     Fit,
     FrontEnd,
     GenerationError,
-    InProcessBackend,
     InvalidSetting,
     LoadedModel,
     MissingFiles,
@@ -187,6 +186,12 @@ class _Model:
     settled: threading.Event = field(default_factory=threading.Event)  # loaded, or failed to be
 
 
+def _in_process() -> Backend:
+    from bark_core import InProcessBackend  # only then torch has to be here
+
+    return InProcessBackend()
+
+
 class ModelShelf:
     """All models that this studio knows.
 
@@ -204,7 +209,7 @@ class ModelShelf:
         devices: Callable[[], tuple[DeviceInfo, ...]] | None = None,
     ) -> None:
         self._settings = settings
-        self.backend: Backend = backend or InProcessBackend()
+        self.backend = backend or _in_process()
         self._devices = devices or self.backend.devices
         self._jobs: Jobs = _NoJobs()
         self._preferences = read_preferences(settings.data_folder)
@@ -606,7 +611,7 @@ class ModelShelf:
         """What unloading a model would free, by device."""
         freed: dict[str, int] = {}
         for one in model.loaded.everywhere if model.loaded else ():
-            device = str(one.placement.device)
+            device = one.placement.device
             freed[device] = freed.get(device, 0) + one.weight_bytes
         return freed
 
@@ -858,7 +863,7 @@ def _not_here(name: str) -> MissingFiles:
 
 def _devices_of(loaded: LoadedModel | None) -> tuple[str, ...]:
     every = loaded.everywhere if loaded is not None else ()
-    return tuple(str(one.placement.device) for one in every)
+    return tuple(one.placement.device for one in every)
 
 
 def _smallest(infos: Sequence[DeviceInfo]) -> str:

@@ -5,23 +5,21 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gradio as gr
 
 from bark_core import (
     Backend,
     Cluster,
-    DevicePool,
     ProcessBackend,
     Provenance,
     SigningKey,
     Voice,
     VoiceLibrary,
-    Watermark,
     can_sign,
     default_cache,
     load_signing_key,
-    named_devices,
     open_cluster,
     own_signing_key,
     voice_fetcher,
@@ -48,6 +46,9 @@ from webui.scripts import ScriptDesk
 from webui.settings import StudioSettings, check_reach, signing_folder
 from webui.upkeep import Room, Upkeep
 from webui.voices_of import VoicesOf
+
+if TYPE_CHECKING:
+    from bark_core import Watermark
 
 TAKE = "take:"  # and an id: the voice that a take was said with, or that it rolled
 
@@ -142,7 +143,7 @@ def open_studio(settings: StudioSettings) -> Studio:
     accounts = Accounts.open(folder)
     check_reach(settings, has_accounts=accounts.any())
     key = host_key(settings)
-    watermark = Watermark.load(watermark_folder(settings)) if settings.watermark else None
+    watermark = _watermark(settings)
     stamp = Provenance(key if settings.sign else None, watermark)
     history = History.open(folder, stamp=stamp)
     hosting = settings.hosting
@@ -243,7 +244,22 @@ def _devices(settings: StudioSettings) -> tuple[str, ...]:
     """
     if len(settings.devices) == 1 and settings.devices != ("all",):
         return settings.devices
+    from bark_core import named_devices  # it asks torch
+
     return named_devices(settings.devices)
+
+
+def _watermark(settings: StudioSettings) -> Watermark | None:
+    """AudioSeal's, where the host wants it.
+
+    Raises:
+        InvalidSetting, MissingFiles, InvalidCheckpoint: as `Watermark.load`.
+    """
+    if not settings.watermark:
+        return None
+    from bark_core import Watermark  # it computes in this process, so torch has to be here
+
+    return Watermark.load(watermark_folder(settings))
 
 
 def _backend(settings: StudioSettings) -> Backend | None:
@@ -257,6 +273,8 @@ def _backend(settings: StudioSettings) -> Backend | None:
         replicas, gpus_each = hosting.replicas, hosting.gpus_each
         return open_cluster(Cluster(address=hosting.ray, replicas=replicas, gpus_each=gpus_each))
     if len(settings.devices) > 1:
+        from bark_core import DevicePool  # it asks torch
+
         return DevicePool(settings.devices)
     return ProcessBackend() if hosting.worker else None
 

@@ -30,8 +30,8 @@ from pathlib import Path
 
 from bark_core import BarkError, StorageError, VoiceLibrary, read_tags, write_audio
 from bark_core.checkpoint import convert
+from bark_core.configurations import STAGES
 from bark_core.formats import open_checkpoint
-from bark_core.layouts import STAGES
 from bark_core.project import Project
 from bark_core.project_folder import ProjectFolder
 from bark_core.project_plan import Planner

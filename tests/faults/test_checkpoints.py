@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from bark_core.checkpoint import convert, load
+from bark_core.configurations import STAGES
 from bark_core.errors import InvalidCheckpoint, MissingFiles, StorageError
 from bark_core.formats import open_checkpoint
-from bark_core.layouts import STAGES
-from bark_core.weights import read_json, read_pickle, read_safetensors
+from bark_core.reading import read_json
+from bark_core.weights import read_pickle, read_safetensors
 from tests import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(April 2023|pickle protocol)")

@@ -21,9 +21,10 @@ from torch import Tensor
 from bark_core.cascade import Cascade
 from bark_core.checkpoint import convert, load
 from bark_core.config import BARK_LAYOUT
+from bark_core.configurations import STAGES, with_codec_shape
 from bark_core.errors import InvalidCheckpoint
 from bark_core.formats import open_checkpoint
-from bark_core.layouts import STAGES, fill_module, from_encodec, new_module, with_codec_shape
+from bark_core.layouts import fill_module, from_encodec, new_module
 from bark_core.tokens import Audio, FineCodes
 from bark_core.transformer import CausalGPT
 from tests import tiny

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from bark_core.formats import read_own_stage, stage_file
-from bark_core.layouts import StageName, from_suno
+from bark_core.configurations import StageName
+from bark_core.folders import stage_file
+from bark_core.formats import read_own_stage
+from bark_core.layouts import from_suno
 from bark_core.transformer import CausalGPT, FineGPT
 from bark_core.weights import read_safetensors
 from training import codec
