@@ -1,7 +1,8 @@
 """The command line: `python -m bark_core say | voices | models`.
 
 What a command made goes to standard output, as lines or with --json as JSON; progress and errors
-go to standard error. Exit codes:
+go to standard error. Torch is imported by what computes, so lists and help are there at once. Exit
+codes:
 
     0    fine                     4    the model: unknown, damaged, files missing, no network
     2    wrong usage              5    storage: full disk, no permission

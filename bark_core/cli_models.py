@@ -6,12 +6,9 @@ import argparse
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bark_core.cascade import Cascade
-from bark_core.checkpoint import convert, download, load
 from bark_core.console import Console, add_command, add_place, table
-from bark_core.device import describe_devices
 from bark_core.models import (
     cache_folder,
     known_models,
@@ -22,6 +19,9 @@ from bark_core.models import (
 )
 from bark_core.placement import STORED, DeviceInfo
 from bark_core.preflight import Candidate, Fit, disk_needed, preflight, recommend
+
+if TYPE_CHECKING:
+    from bark_core.cascade import Cascade
 
 _OFFLOAD: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
 
@@ -86,6 +86,8 @@ def _here(model: dict[str, Any]) -> str:
 
 
 def _preflight(args: argparse.Namespace, console: Console) -> None:
+    from bark_core.device import describe_devices
+
     devices, free = describe_devices(), _disk_free(cache_folder(args.cache_dir))
     names = [args.name] if args.name else [info.name for info in known_models()]
     candidates = [_candidate(name, args.cache_dir) for name in names]
@@ -157,6 +159,8 @@ def _disk_free(folder: Path) -> int | None:
 
 
 def _download(args: argparse.Namespace, console: Console) -> None:
+    from bark_core.checkpoint import download
+
     identity = download(
         args.name,
         device=args.device,
@@ -177,6 +181,8 @@ def _remove(args: argparse.Namespace, console: Console) -> None:
 
 
 def _convert(args: argparse.Namespace, console: Console) -> None:
+    from bark_core.checkpoint import convert
+
     target = convert(
         args.source,
         Path(args.target).expanduser(),
@@ -200,6 +206,8 @@ def add_model(command: Any) -> None:
 
 def load_chosen(args: argparse.Namespace, console: Console) -> Cascade:
     """Load the model that the options of `add_model` choose. Raises as `load`."""
+    from bark_core.checkpoint import load
+
     return load(
         args.model,
         device=args.device,

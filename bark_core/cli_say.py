@@ -13,16 +13,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bark_core.archive import read_segments, write_segments
 from bark_core.audio import FORMATS, Stamp, read_tags, write_audio
-from bark_core.cascade import Cascade
 from bark_core.cli_models import add_model, load_chosen
 from bark_core.cli_sign import add_signing, stamp_of
 from bark_core.cli_voices import is_voice_file, open_library
 from bark_core.console import Console, add_command
-from bark_core.engine import run
 from bark_core.errors import InvalidAudio, InvalidSetting, InvalidText, InvalidVoice, StorageError
 from bark_core.events import AudioChunk, Finished, Retry, StageProgress
 from bark_core.generation import Generation, settings_from_metadata
@@ -37,6 +35,9 @@ from bark_core.request import (
 )
 from bark_core.voices import Voice, load_voice
 from bark_core.wav_stream import WavStream
+
+if TYPE_CHECKING:
+    from bark_core.cascade import Cascade
 
 PIPE = "-"
 MAX_TAKES = 100
@@ -154,6 +155,8 @@ def _generate(
 ) -> tuple[Generation, float]:
     """What was made, and how many seconds it took until there was some sound."""
     started, first_s = time.monotonic(), math.inf
+    from bark_core.engine import run
+
     for event in run(cascade, request):
         match event:
             case StageProgress(stage, done, total, segment, n_segments):

@@ -9,16 +9,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bark_core.audio import FORMATS, Stamp, write_audio
-from bark_core.cascade import Cascade
 from bark_core.cli_models import add_model, load_chosen
 from bark_core.cli_say import check_target, mood_settings
 from bark_core.cli_sign import add_signing, stamp_of
 from bark_core.cli_voices import is_voice_file, open_library
 from bark_core.console import Console, add_command
-from bark_core.engine import run
 from bark_core.errors import (
     Cancelled,
     EmptyGeneration,
@@ -36,6 +34,9 @@ from bark_core.script import Background, Script, to_json
 from bark_core.script_import import parse_any
 from bark_core.subtitles import to_srt, to_vtt
 from bark_core.voices import Voice, load_voice
+
+if TYPE_CHECKING:
+    from bark_core.cascade import Cascade
 
 MAX_FILE_BYTES = 20 * 2**20
 
@@ -192,6 +193,8 @@ def _fulfil(
     folder: ProjectFolder, cascade: Cascade, order: Order, where: str, console: Console
 ) -> None:
     n_takes = 1
+    from bark_core.engine import run
+
     for event in run(cascade, order.request):
         match event:
             case StageProgress(stage, done, total):

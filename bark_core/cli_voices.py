@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from bark_core.audio import write_audio
-from bark_core.checkpoint import load
 from bark_core.config import TokenLayout
 from bark_core.console import Console, add_command, add_place, table
-from bark_core.engine import run
 from bark_core.errors import InvalidSetting, InvalidVoice, LayoutMismatch, StorageError
 from bark_core.events import Finished, StageProgress
-from bark_core.formats import open_checkpoint
 from bark_core.generation import Generation
-from bark_core.models import known_models, voice_fetcher
+from bark_core.models import config_in, known_models, voice_fetcher
 from bark_core.request import MAX_SEED, GenerationRequest, random_seed
 from bark_core.voice_catalogue import VoiceEntry
 from bark_core.voice_library import VoiceLibrary
@@ -51,7 +48,7 @@ def layout_of(model: str) -> TokenLayout:
     for info in known_models():
         if model in (info.name, info.source):
             return info.config.layout
-    return open_checkpoint(Path(model).expanduser()).config.layout
+    return config_in(Path(model).expanduser()).layout
 
 
 # --- looking
@@ -157,6 +154,9 @@ def _restore(args: argparse.Namespace, console: Console) -> None:
 
 def _roll(args: argparse.Namespace, console: Console) -> None:
     """Say a sentence without a voice, several times; each is a sound file and a voice file."""
+    from bark_core.checkpoint import load
+    from bark_core.engine import run
+
     if not 1 <= args.count <= MAX_ROLLS:
         raise InvalidSetting(f"--count must be within 1..{MAX_ROLLS}, got {args.count}")
     first = random_seed() if args.seed is None else args.seed

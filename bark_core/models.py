@@ -171,7 +171,7 @@ def model_config(name: str | Path, cache_dir: str | Path | None = None) -> Casca
     """
     source = resolve(name)
     if isinstance(source, Path):
-        return _config_in(source)
+        return config_in(source)
     hub = Hub(cache_folder(cache_dir), offline=True)
     pin = hub.pinned(source)
     whole = (f for f in conversions(hub, source, pin.commit if pin else "") if recorded_origin(f))
@@ -180,11 +180,16 @@ def model_config(name: str | Path, cache_dir: str | Path | None = None) -> Casca
         *([hub.folder(source) / pin.commit] if downloaded(hub, pin) and pin else []),
     ]
     if folders:
-        return _config_in(folders[0])
+        return config_in(folders[0])
     return next((info.config for info in PUBLISHED if info.source == source), None)
 
 
-def _config_in(folder: Path) -> CascadeConfig:
+def config_in(folder: Path) -> CascadeConfig:
+    """The configuration of the model in a folder.
+
+    Raises:
+        MissingFiles, InvalidCheckpoint, StorageError
+    """
     match complete_layout(folder):
         case "own":
             return read_own_config(folder)

@@ -167,7 +167,17 @@ def test_importing_the_core_does_nothing(module: str, tmp_path: Path) -> None:
     )
     assert run.stderr == ""
     seen = json.loads(run.stdout)  # fails if anything else was printed
-    heavy = {"gradio", "encodec", "transformers", "torchaudio", "ray", "scipy", "webui", "training"}
+    heavy = {
+        "torch",
+        "gradio",
+        "encodec",
+        "transformers",
+        "torchaudio",
+        "ray",
+        "scipy",
+        "webui",
+        "training",
+    }
     assert not heavy & set(seen["modules"])
     assert not [name for name in seen["asked"] if name.startswith(("BARK", "SUNO"))]
     assert seen["changed"] == []
