@@ -37,6 +37,11 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the three transformers."""
     add_training_arguments(parser)
+    add_start(parser)
+
+
+def add_start(parser: argparse.ArgumentParser) -> None:
+    """Options of what can go on from a finished model."""
     parser.add_argument("--start", type=Path, help="a finished model whose stage this goes on from")
     parser.add_argument("--rates", type=float, default=1.0, help="of learning, times the usual")
 

@@ -15,8 +15,9 @@ from training import codec
 from training.corpus import Corpus, randint
 from training.features import HOP, log_mel
 from training.loop import Rates, State, Trainer
-from training.options import add_training_arguments, batch_scale, budget, generators
+from training.options import add_start, add_training_arguments, batch_scale, budget, generators
 from training.pup import CONFIG, LAYOUT
+from training.start import take_over_recogniser
 from training.units import PHONE_INDEX, parts
 
 BATCH = 16
@@ -93,17 +94,19 @@ def trainer(args: argparse.Namespace) -> Trainer:
             "phones_right": float((phones[heard] == phones[batch.tokens]).float().mean()),
         }
 
+    model = new_recogniser(CONFIG)
+    take_over_recogniser(model, args)
     if args.fresh:
         (args.work / "recogniser.pt").unlink(missing_ok=True)
     return Trainer(
         "recogniser",
-        new_recogniser(CONFIG),
+        model,
         batches=lambda state: crops.batches(state, args),
         loss=loss,
         validate=validate,
         folder=args.work,
         budget=budget(args),
-        rates=Rates(vectors=2e-3),
+        rates=Rates(vectors=2e-3).scaled(args.rates),
         device=args.device,
     )
 
@@ -111,6 +114,7 @@ def trainer(args: argparse.Namespace) -> Trainer:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m training recogniser`."""
     add_training_arguments(parser)
+    add_start(parser)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -15,11 +15,38 @@ from torch import Tensor, nn
 from bark_core.configurations import StageName
 from bark_core.folders import read_own_config
 from bark_core.formats import read_own_stage
+from bark_core.recogniser import RECOGNISER_FILE
+from bark_core.weights import read_safetensors
 from training import codec, data
 from training.export import SHARPER
 from training.pup import LAYOUT
 
 TABLES = ("transformer.wte.weight", "lm_head.weight")  # of embeddings and of outputs
+
+
+def take_over_recogniser(model: nn.Module, args: argparse.Namespace) -> None:
+    """The same for the recogniser, which reads the same spectra from turned components.
+
+    How far they spread is turned as if they were independent, which they nearly are.
+
+    Raises:
+        MissingFiles, InvalidCheckpoint, StorageError: there is no such model.
+        RuntimeError: its shapes are others.
+    """
+    if args.start is None:
+        return
+    state = {n: t.float() for n, t in read_safetensors(args.start / RECOGNISER_FILE).items()}
+    before = codec.codebooks_of(codec.stored_weights(args.start))
+    now = codec.load_codebooks(args.work)
+    turned = before.components @ now.components.T
+    moved = before.components @ (now.mean - before.mean)
+    first, about = state["first.weight"], state["about.weight"]
+    mean, spread = about.chunk(2, dim=1)
+    state["first.bias"] += first.sum(2) @ moved
+    state["about.bias"] += mean @ moved
+    state["first.weight"] = torch.einsum("oik,ij->ojk", first, turned)
+    state["about.weight"] = torch.cat([mean @ turned, spread @ turned.square()], dim=1)
+    model.load_state_dict(state)
 
 
 def take_over(model: nn.Module, stage: StageName, args: argparse.Namespace) -> None:

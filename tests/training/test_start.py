@@ -13,13 +13,20 @@ from bark_core.configurations import StageName
 from bark_core.folders import stage_file
 from bark_core.formats import read_own_stage
 from bark_core.layouts import from_suno
+from bark_core.recogniser import load_recogniser, new_recogniser
 from bark_core.transformer import CausalGPT, FineGPT
 from bark_core.weights import read_safetensors
 from training import codec
 from training.data import ROOT
 from training.export import SHARPER, _sharpened
 from training.pup import CONFIG, LAYOUT
-from training.start import TABLES, seen_together, take_over, translated
+from training.start import (
+    TABLES,
+    seen_together,
+    take_over,
+    take_over_recogniser,
+    translated,
+)
 
 PUP = ROOT / "models" / "pup"
 SIZE = LAYOUT.codebook_size
@@ -85,3 +92,23 @@ def test_nothing_is_taken_over_unasked() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     take_over(model, "coarse", argparse.Namespace(start=None))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_recogniser_hears_the_same_from_other_components(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    before = codec.codebooks_of(codec.stored_weights(PUP))
+    order = torch.randperm(codec.DIMENSION, generator=generator)
+    # a part of the mean that the components can tell
+    moved = torch.randn(codec.DIMENSION, generator=generator) @ before.components
+    now = codec.Codebooks(before.mean + moved, before.components[order], before.entries[..., order])
+    codec.save_codebooks(tmp_path, now)
+    mels = before.mean + torch.randn(1, 400, 64, generator=generator) @ before.components
+    old, new = load_recogniser(PUP), new_recogniser(CONFIG).eval()
+    take_over_recogniser(new, argparse.Namespace(start=PUP, work=tmp_path))
+    logits = [
+        model(books.projected(mels).mT, 266, LAYOUT.frames_per_semantic)
+        for model, books in ((old, before), (new, now))
+    ]
+    # at the ends, silence of another mean is heard
+    assert torch.allclose(logits[0][:, 60:-60], logits[1][:, 60:-60], atol=0.02)
+    assert logits[0].std() > 1
