@@ -20,7 +20,7 @@ from bark_core.config import TokenLayout
 from bark_core.errors import InvalidTokens, InvalidVoice, LayoutMismatch
 from bark_core.files import write_bytes_atomically
 from bark_core.npz import NpzReader, npz_bytes, read_source
-from bark_core.tokens import CoarseCodes, FineCodes, SemanticTokens, stored_codes
+from bark_core.tokens import CoarseCodes, FineCodes, SemanticTokens
 from bark_core.voices import KEYS, Voice, load_voice
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def _voices(
     try:
         # checked as wholes, so that what is wrong is told of the array and not of a piece
         semantic = SemanticTokens(reader.integers("semantic"), layout)
-        coarse, fine = stored_codes(reader.integers("coarse"), reader.integers("fine"), layout)
+        coarse = CoarseCodes(reader.integers("coarse"), layout)
+        fine = FineCodes(reader.integers("fine"), layout)
     except InvalidTokens as error:
         raise InvalidVoice(str(error)) from error
     pieces = zip(

@@ -123,27 +123,6 @@ class FineCodes:
         return CoarseCodes(self.values[: self.layout.n_coarse_codebooks], self.layout)
 
 
-def stored_codes(
-    coarse: NDArray[Any], fine: NDArray[Any], layout: TokenLayout
-) -> tuple[CoarseCodes, FineCodes]:
-    """Codes as a file has them.
-
-    A model may have learnt to make more coarse codebooks since the file was written. Those that
-    it lacks are among the fine ones.
-
-    Args:
-        coarse: integers [n_coarse_codebooks, T], or fewer rows.
-        fine: integers [n_codebooks, about T].
-    Raises:
-        InvalidTokens: they aren't codes of that layout.
-    """
-    fine_codes = FineCodes(fine, layout)
-    is_of_fewer = coarse.ndim == 2 and 1 <= len(coarse) < layout.n_coarse_codebooks
-    if is_of_fewer and np.array_equal(coarse, fine[: len(coarse)]):
-        return fine_codes.coarse, fine_codes
-    return CoarseCodes(coarse, layout), fine_codes
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Audio:
     """Mono sound, float32 [N], about -1..1 but not clipped, sample_rate_hz a second."""

@@ -36,7 +36,7 @@ from bark_core.npz import (
     parse_integers,
     read_source,
 )
-from bark_core.tokens import CoarseCodes, FineCodes, SemanticTokens, stored_codes
+from bark_core.tokens import CoarseCodes, FineCodes, SemanticTokens
 
 KEYS = ("semantic_prompt", "coarse_prompt", "fine_prompt")
 MAX_MISFIT_FRAMES = 8  # a tenth of a second in Bark: cloned voices are trimmed by as much
@@ -307,7 +307,7 @@ def _fitted(
     """A voice of these arrays, checked, trimmed to the same time where they nearly agree."""
     try:
         tokens = SemanticTokens(semantic, layout)
-        coarse_codes, fine_codes = stored_codes(coarse, fine, layout)
+        coarse_codes, fine_codes = CoarseCodes(coarse, layout), FineCodes(fine, layout)
     except InvalidTokens as error:
         raise InvalidVoice(f"{error}; this isn't a voice of the layout {layout.name!r}") from error
     lengths = coarse_codes.n_frames, fine_codes.n_frames

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from bark_core.tokens import (
     FineCodes,
     SemanticTokens,
     TextTokens,
-    stored_codes,
 )
 from tests.tiny import TINY_LAYOUT
 
@@ -109,23 +107,6 @@ def test_durations_follow_the_rates() -> None:
 def test_coarse_is_the_first_rows_of_fine() -> None:
     fine = FineCodes((np.arange(40) % 16).reshape(8, 5).astype(np.int16), TINY_LAYOUT)
     assert (fine.coarse.values == fine.values[:2]).all()
-
-
-def test_coarse_codes_of_fewer_codebooks_are_read_from_the_fine_ones() -> None:
-    fine = (np.arange(40) % 16).reshape(8, 5)
-    now = replace(TINY_LAYOUT, n_coarse_codebooks=3)
-    for n_then in (1, 2, 3):
-        coarse, all_codes = stored_codes(fine[:n_then], fine, now)
-        assert (coarse.values == fine[:3]).all()
-        assert (all_codes.values == fine).all()
-
-
-@pytest.mark.parametrize("rows", [0, 2, 4])
-def test_coarse_codes_that_are_none_of_the_fine_ones_are_refused(rows: int) -> None:
-    fine = (np.arange(40) % 16).reshape(8, 5)
-    now = replace(TINY_LAYOUT, n_coarse_codebooks=3)
-    with pytest.raises(InvalidTokens, match="coarse codes"):
-        stored_codes((fine[:rows] + 1) % 16, fine, now)
 
 
 def test_audio_is_one_finite_float32_row() -> None:

@@ -38,7 +38,7 @@ def library(tmp_path: Path) -> VoiceLibrary:
     presets = tmp_path / "presets"
     (presets / "voices").mkdir(parents=True)
     catalogue = (ROOT / "presets/voices.toml").read_text(encoding="utf-8")
-    catalogue = catalogue.replace('layout = "pup"', 'layout = "tiny"')
+    catalogue = catalogue.replace('layout = "pup-2"', 'layout = "tiny"')
     (presets / "voices.toml").write_text(catalogue, encoding="utf-8")
     make_voice(source="the training").save(presets / "voices" / "rosa.npz")
     return VoiceLibrary(
@@ -59,7 +59,7 @@ def test_catalogue_has_every_published_voice(tmp_path: Path) -> None:
     assert by_name["zh_speaker_9"].kind == "v1" and by_name["v2/zh_speaker_0"].language == "zh"
     assert by_name["v2/en_speaker_9"].description == "a woman"
     assert not any(e.available for e in published)
-    assert {e.name for e in library.entries("pup")} == BUNDLED
+    assert {e.name for e in library.entries("pup-2")} == BUNDLED
     assert not (tmp_path / "mine").exists()
 
 

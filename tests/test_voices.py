@@ -232,13 +232,6 @@ def test_coarse_and_fine_are_trimmed_to_the_shorter() -> None:
         load(npz_bytes(stored))
 
 
-def test_a_voice_of_a_time_with_fewer_coarse_codebooks_is_read() -> None:
-    now = replace(BARK_LAYOUT, n_coarse_codebooks=3)
-    stored = arrays()
-    voice = load(npz_bytes(stored), now)
-    assert (voice.coarse.values == stored["fine_prompt"][:3]).all()
-
-
 def test_a_wrong_ratio_is_refused() -> None:
     with pytest.raises(InvalidVoice, match=r"about 301 frames of codes, got 250"):
         load(npz_bytes(arrays(200, 250)))

@@ -35,7 +35,7 @@ VOICE_SECONDS = 5.0  # longer than every window looks back, short enough to be r
 
 # A network this small puts too much on what is wrong. Its logits are multiplied so that the
 # page's usual temperature (0.7, fine 0.5) is steady, as with the published models.
-SHARPER = {"semantic": 1.4, "coarse": 2.2, "fine": 1.5}
+SHARPER = {"semantic": 1.4, "coarse": 4.0, "fine": 1.5}
 
 _PLAIN = re.compile(r"[A-Z][a-z]+,?( [A-Za-z]?[a-z']+,?)+\.")  # one statement, no cues, no capitals
 

@@ -27,7 +27,7 @@ N_COARSE = 3  # codebooks
 N_COARSE_IDS = SEMANTIC_VOCAB + N_COARSE * CODEBOOK_SIZE
 
 LAYOUT = TokenLayout(
-    name="pup",
+    name="pup-2",  # the second kind of codebooks; voices belong to one
     text_offset=TEXT_OFFSET,
     text_pad=TEXT_OFFSET + N_TEXT_TOKENS,
     semantic_infer=TEXT_OFFSET + N_TEXT_TOKENS + 1,

@@ -109,6 +109,7 @@ def test_a_recogniser_hears_the_same_from_other_components(tmp_path: Path) -> No
         model(books.projected(mels).mT, 266, LAYOUT.frames_per_semantic)
         for model, books in ((old, before), (new, now))
     ]
-    # at the ends, silence of another mean is heard
-    assert torch.allclose(logits[0][:, 60:-60], logits[1][:, 60:-60], atol=0.02)
-    assert logits[0].std() > 1
+    # at the ends, silence of another mean is heard; components are stored in float16
+    heard, again = (found[:, 60:-60] for found in logits)
+    assert heard.std() > 1
+    assert (heard - again).abs().max() < 0.02 * heard.std()
