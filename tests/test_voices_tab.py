@@ -49,7 +49,7 @@ def test_the_list_is_of_the_page_s_model_unless_told(served: Served) -> None:
     every = shelf.find(Filters(everything=True), "", "")
     assert len(every) == len(served.studio.voices)
     needed = {row.entry.layout: row.needed for row in every}
-    assert needed["bark"] == ("small", "large") and needed["pup"] == ("pup",)
+    assert needed["bark"] == ("small", "large") and needed["pup-2"] == ("pup",)
     assert {row.entry.kind for row in shelf.find(Filters(kind="v2", everything=True), "", "")} == {
         "v2"
     }

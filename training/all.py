@@ -31,6 +31,7 @@ ROUNDS = 3  # of evaluation: a hundred sentences alone are uncertain by a word i
 REHEARSED_TEXTS = {"sound": 200, "codes": 200, "pairs": 300}
 REHEARSED_MINUTES = 6.0
 REHEARSED_SENTENCES = 7
+REHEARSED_SECONDS = 2.0  # what has learnt for minutes doesn't end by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def steps(args: argparse.Namespace) -> Iterator[tuple[Step, ...]]:
     yield (Step("export", where),)
     how_many = ("--n", str(args.sentences), "--rounds", str(args.rounds))
     yield (Step("evaluate", (*where, *how_many, "--systems", *SYSTEMS)),)
-    yield (Step("behaviour", where),)
+    yield (Step("behaviour", (*where, *args.behaviour)),)
     yield (Step("card", (*work, "--model", str(args.model))),)
     yield (Step("sounds", (*where, "--target", str(args.docs))),)
 
@@ -69,6 +70,7 @@ def rehearsed(args: argparse.Namespace) -> argparse.Namespace:
         "texts": REHEARSED_TEXTS,
         "sentences": REHEARSED_SENTENCES,
         "rounds": 1,
+        "behaviour": ("--longest", str(REHEARSED_SECONDS)),
         "minutes": min(args.minutes, REHEARSED_MINUTES),
     }
     return argparse.Namespace(**{**vars(args), **little})
@@ -107,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="every step in little, within half an hour, into the work folder only",
     )
-    parser.set_defaults(texts={}, sentences=100, rounds=ROUNDS)
+    parser.set_defaults(texts={}, sentences=100, rounds=ROUNDS, behaviour=())
 
 
 def main(args: argparse.Namespace) -> None:

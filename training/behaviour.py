@@ -11,7 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +79,15 @@ class Bench:
     teacher: Teacher
     judge: VoiceJudge
     sound: data.Dataset
+    longest_s: float | None = None
 
     def say(
         self, text: str, voice: Voice | None, seed: int = SEED, settings: Settings | None = None
     ) -> SegmentResult:
         """One segment."""
-        request = GenerationRequest(text, voice, seed, settings or Settings())
+        settings = settings or Settings()
+        semantic = replace(settings.semantic, max_duration_s=self.longest_s)
+        request = GenerationRequest(text, voice, seed, replace(settings, semantic=semantic))
         return self.cascade.generate(request).segments[0]
 
     def units(
@@ -96,7 +99,7 @@ class Bench:
             self.cascade.text,
             TextTokens(tokens, LAYOUT),
             history=voice.semantic if voice else None,
-            params=SemanticParams(temperature=temperature),
+            params=SemanticParams(temperature=temperature, max_duration_s=self.longest_s),
             generator=torch.Generator().manual_seed(seed),
         )
         while True:
@@ -421,6 +424,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, default=data.ROOT / "models" / "pup")
     parser.add_argument("--voices", type=Path, default=data.ROOT / "presets" / "voices")
     parser.add_argument("--only", nargs="+", help="some of the measurements")
+    parser.add_argument(
+        "--longest",
+        type=float,
+        metavar="S",
+        help="seconds after which nothing more is said, to see whether all of it works",
+    )
 
 
 def main(args: argparse.Namespace) -> None:
@@ -431,7 +440,7 @@ def main(args: argparse.Namespace) -> None:
     prompts_of = {
         voice.name: load_voice(args.voices / f"{voice.name}.npz", layout=LAYOUT) for voice in VOICES
     }
-    bench = Bench(cascade, prompts_of, Teacher(), VoiceJudge(sound), sound)
+    bench = Bench(cascade, prompts_of, Teacher(), VoiceJudge(sound), sound, args.longest)
     measurements: dict[str, Callable[[], Any]] = {
         "ends": lambda: ends(bench),
         "voices": lambda: voices(bench),
