@@ -252,7 +252,8 @@ def _layout_name(reader: NpzReader) -> str:
 
 def _check_layout(found: str, layout: TokenLayout) -> None:
     if found != layout.name:
-        needed = "'small' or 'large'" if found == BARK_LAYOUT.name else f"{found[:64]!r}"
+        is_bark = found == BARK_LAYOUT.name
+        needed = "'small' or 'large'" if is_bark else "the model that it was made with"
         raise LayoutMismatch(
             f"it needs a model of the layout {found[:64]!r}, and this one's is {layout.name!r}; "
             f"load {needed}, or choose a voice of the layout {layout.name!r}"
