@@ -215,8 +215,15 @@ def _longest_pause(speak: Callable[[str, TeacherVoice], Samples], text: str) -> 
         samples = speak(text, voice)
         level = np.sqrt(np.square(samples[: len(samples) // 240 * 240].reshape(-1, 240)).mean(1))
         loud = np.flatnonzero(level > 0.1 * np.quantile(level, 0.95))
-        lengths.append(float(np.diff(loud).max() - 1) * 0.01)
+        lengths.append(float(np.diff(loud).max(initial=1) - 1) * 0.01)
     return float(np.mean(lengths))
+
+
+def voiced(samples: Samples) -> NDArray[np.float64]:
+    """Pitches of the voiced frames, Hz; a single NaN where there are none."""
+    track = pitch(samples)
+    heard = track[track > 0].astype(np.float64)
+    return heard if len(heard) else np.array([np.nan])
 
 
 def _capitals(bench: Bench) -> dict[str, float]:
@@ -230,8 +237,7 @@ def _capitals(bench: Bench) -> dict[str, float]:
         seconds.append(loud.semantic.duration_s - plain.semantic.duration_s)
         tops = [np.quantile(np.abs(one.audio.samples), 0.995) for one in (plain, loud)]
         level.append(20 * np.log10(tops[1] / tops[0]))
-        tracks = [pitch(one.audio.samples) for one in (plain, loud)]
-        highest = [np.quantile(track[track > 0], 0.9) for track in tracks]
+        highest = [np.quantile(voiced(one.audio.samples), 0.9) for one in (plain, loud)]
         higher.append(12 * np.log2(highest[1] / highest[0]))
     return {
         "stressed": float(np.mean(stressed)),
@@ -248,7 +254,7 @@ def mel_distance(made: Samples, wanted: Samples) -> float:
 
 def _mel_apart(one: Samples, other: Samples) -> float:
     n = min(len(one), len(other))
-    bands = [log_mel(torch.from_numpy(np.ascontiguousarray(s[:n]))) for s in (one, other)]
+    bands = [log_mel(torch.tensor(samples[:n])) for samples in (one, other)]
     return float((bands[0] - bands[1]).abs().mean())
 
 
@@ -348,10 +354,9 @@ def temperature(bench: Bench) -> dict[str, Any]:
             differ += [edit_distance(runs[0], run) / len(runs[0]) for run in runs[1:]]
             spread.append(float(np.std([len(run) for run in runs]) / np.mean([*map(len, runs)])))
             if number < 3:
-                tracks = [
-                    pitch(bench.say(line, voice, seed, settings).audio.samples) for seed in (1, 2)
-                ]
-                pitches += [float(np.std(12 * np.log2(t[t > 0]))) for t in tracks]
+                heard = [bench.say(line, voice, seed, settings).audio for seed in (1, 2)]
+                tracks = [voiced(audio.samples) for audio in heard]
+                pitches += [float(np.std(12 * np.log2(track))) for track in tracks]
         figures[f"{value:g}"] = {
             "units_that_differ": float(np.mean(differ)),
             "spread_of_duration": float(np.mean(spread)),
