@@ -94,13 +94,13 @@ def load(
         Cancelled: `progress` raised it.
     """
     # a wrong setting shows before anything is downloaded
-    devices = describe_devices()
-    wanted = choose_placement(device, precision, offload, devices=devices)
+    wanted = choose_placement(device, precision, offload, devices=describe_devices())
     hub = Hub(cache_folder(cache_dir), endpoint=endpoint, offline=local_files_only)
     ready = _prepare(resolve(model), hub, wanted.dtype, progress, update=update)
     config = read_own_config(ready.folder)
     needed = memory_needed(config, wanted.numbers, offload=False)
-    placement = choose_placement(device, precision, offload, needed, devices=devices)
+    # a download may have taken an hour: what is free is asked again
+    placement = choose_placement(device, precision, offload, needed, devices=describe_devices())
     return _assemble(ready, config, placement)
 
 

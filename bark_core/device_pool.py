@@ -54,7 +54,9 @@ class _Member:
         # its worker can't be started: nothing is known, and nothing ruled out
         on_cuda = self.device.startswith("cuda")
         kind: Kind = "cuda" if on_cuda else "mps"
-        return DeviceInfo(self.device, kind, self.device, None, None, on_cuda, on_cuda)
+        return DeviceInfo(
+            self.device, kind, self.device, None, None, native_bfloat16=True, int8=on_cuda
+        )
 
 
 class DevicePool:
