@@ -154,9 +154,9 @@ def _generate(
     cascade: Cascade, request: GenerationRequest, console: Console, stream: WavStream | None
 ) -> tuple[Generation, float]:
     """What was made, and how many seconds it took until there was some sound."""
-    started, first_s = time.monotonic(), math.inf
     from bark_core.engine import run
 
+    started, first_s = time.monotonic(), math.inf
     for event in run(cascade, request):
         match event:
             case StageProgress(stage, done, total, segment, n_segments):

@@ -192,9 +192,9 @@ def _make(folder: ProjectFolder, cascade: Cascade, voice_named: Any, console: Co
 def _fulfil(
     folder: ProjectFolder, cascade: Cascade, order: Order, where: str, console: Console
 ) -> None:
-    n_takes = 1
     from bark_core.engine import run
 
+    n_takes = 1
     for event in run(cascade, order.request):
         match event:
             case StageProgress(stage, done, total):

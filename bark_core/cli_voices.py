@@ -154,9 +154,6 @@ def _restore(args: argparse.Namespace, console: Console) -> None:
 
 def _roll(args: argparse.Namespace, console: Console) -> None:
     """Say a sentence without a voice, several times; each is a sound file and a voice file."""
-    from bark_core.checkpoint import load
-    from bark_core.engine import run
-
     if not 1 <= args.count <= MAX_ROLLS:
         raise InvalidSetting(f"--count must be within 1..{MAX_ROLLS}, got {args.count}")
     first = random_seed() if args.seed is None else args.seed
@@ -166,6 +163,10 @@ def _roll(args: argparse.Namespace, console: Console) -> None:
     prefix = Path(args.output).expanduser()
     paths = [prefix.with_name(f"{prefix.name}-{number + 1}") for number in range(args.count)]
     _check_free(paths)
+
+    from bark_core.checkpoint import load  # not for what is refused before
+    from bark_core.engine import run
+
     cascade = load(
         args.model,
         device=args.device,

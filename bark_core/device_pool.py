@@ -21,7 +21,7 @@ from bark_core.device import named_devices
 from bark_core.errors import BarkError, InvalidSetting, OutOfMemory, WorkerLost
 from bark_core.hub import ProgressCallback
 from bark_core.machine import describe_cpu
-from bark_core.placement import DeviceInfo, Kind
+from bark_core.placement import DeviceInfo, kind_of
 from bark_core.process_backend import COMMAND, Patience, ProcessBackend
 from bark_core.request import GenerationRequest
 from bark_core.runs import not_loaded
@@ -52,10 +52,9 @@ class _Member:
             if info.device == self.inside:
                 return replace(info, device=self.device)
         # its worker can't be started: nothing is known, and nothing ruled out
-        on_cuda = self.device.startswith("cuda")
-        kind: Kind = "cuda" if on_cuda else "mps"
+        kind = kind_of(self.device)
         return DeviceInfo(
-            self.device, kind, self.device, None, None, native_bfloat16=True, int8=on_cuda
+            self.device, kind, self.device, None, None, native_bfloat16=True, int8=kind != "mps"
         )
 
 

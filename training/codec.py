@@ -294,14 +294,22 @@ def reading(weights: dict[str, Tensor], codebooks: Codebooks) -> dict[str, Tenso
     if all(torch.equal(weights[name], table) for name, table in tables.items()):
         return weights  # float16 components are orthonormal only nearly
     first, bias = weights[FIRST_WEIGHT], weights[FIRST_BIAS]
-    turned = before.components @ codebooks.components.T
-    moved = before.components @ (codebooks.mean - before.mean)
+    turned, moved = turn(before, codebooks)
     return {
         **weights,
         **tables,
         FIRST_WEIGHT: torch.einsum("oik,ij->ojk", first, turned),
         FIRST_BIAS: bias + first.sum(2) @ moved,
     }
+
+
+def turn(before: Codebooks, now: Codebooks) -> tuple[Tensor, Tensor]:
+    """What latents of now were before, of the same spectra: latents @ [0].T + [1].
+
+    Returns:
+        float32 [64, 64] and [64].
+    """
+    return before.components @ now.components.T, before.components @ (now.mean - before.mean)
 
 
 def save_tensors(path: Path, state: Any) -> None:

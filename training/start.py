@@ -24,31 +24,6 @@ from training.pup import LAYOUT
 TABLES = ("transformer.wte.weight", "lm_head.weight")  # of embeddings and of outputs
 
 
-def take_over_recogniser(model: nn.Module, args: argparse.Namespace) -> None:
-    """The same for the recogniser, which reads the same spectra from turned components.
-
-    How far they spread is turned as if they were independent, which they nearly are.
-
-    Raises:
-        MissingFiles, InvalidCheckpoint, StorageError: there is no such model.
-        RuntimeError: its shapes are others.
-    """
-    if args.start is None:
-        return
-    state = {n: t.float() for n, t in read_safetensors(args.start / RECOGNISER_FILE).items()}
-    before = codec.codebooks_of(codec.stored_weights(args.start))
-    now = codec.load_codebooks(args.work)
-    turned = before.components @ now.components.T
-    moved = before.components @ (now.mean - before.mean)
-    first, about = state["first.weight"], state["about.weight"]
-    mean, spread = about.chunk(2, dim=1)
-    state["first.bias"] += first.sum(2) @ moved
-    state["about.bias"] += mean @ moved
-    state["first.weight"] = torch.einsum("oik,ij->ojk", first, turned)
-    state["about.weight"] = torch.cat([mean @ turned, spread @ turned.square()], dim=1)
-    model.load_state_dict(state)
-
-
 def take_over(model: nn.Module, stage: StageName, args: argparse.Namespace) -> None:
     """Give a stage the weights that it has in the model at `args.start`, if that is asked for.
 
@@ -72,6 +47,29 @@ def take_over(model: nn.Module, stage: StageName, args: argparse.Namespace) -> N
             mels = codec.mel_frames(data.load(args.work, "sound"), codec.N_FRAMES)
             state = translated(state, seen_together(mels, old, new))
     model.load_state_dict(state, strict=False)
+
+
+def take_over_recogniser(model: nn.Module, args: argparse.Namespace) -> None:
+    """The same for the recogniser, which reads the same spectra from turned components.
+
+    How far they spread is turned as if they were independent, which they nearly are.
+
+    Raises:
+        MissingFiles, InvalidCheckpoint, StorageError: there is no such model.
+        RuntimeError: its shapes are others.
+    """
+    if args.start is None:
+        return
+    state = {n: t.float() for n, t in read_safetensors(args.start / RECOGNISER_FILE).items()}
+    before = codec.codebooks_of(codec.stored_weights(args.start))
+    turned, moved = codec.turn(before, codec.load_codebooks(args.work))
+    first, about = state["first.weight"], state["about.weight"]
+    mean, spread = about.chunk(2, dim=1)
+    state["first.bias"] += first.sum(2) @ moved
+    state["about.bias"] += mean @ moved
+    state["first.weight"] = torch.einsum("oik,ij->ojk", first, turned)
+    state["about.weight"] = torch.cat([mean @ turned, spread @ turned.square()], dim=1)
+    model.load_state_dict(state)
 
 
 def seen_together(mels: Tensor, old: codec.Codebooks, new: codec.Codebooks) -> Tensor:
