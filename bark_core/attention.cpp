@@ -14,8 +14,9 @@ namespace {
 
 using namespace bark;
 
-constexpr int PANELS = 8;  // of ROWS queries, that are a group
-constexpr int GROUP = PANELS * ROWS;
+constexpr int GROUP = 48;   // queries
+constexpr int PANELS = GROUP / ROWS;
+constexpr int BLOCK = 256;  // keys
 
 // Numbers of one sequence: head, position and channel; channels lie side by side.
 struct Heads {
@@ -34,15 +35,15 @@ struct Call {
     int64_t n_past;  // the first query sees one key more, each other one more still; -1: all see all
 };
 
-// Kept from call to call, for memory that is asked for anew is cleared anew by the system.
 struct OfThread {
-    std::vector<float> queries;  // [panel, channel, query]
-    std::vector<float> scores;   // [panel, block of DEPTH keys, query, key]
-    std::vector<Line> sums;      // [panel, OUTS channels, query]
+    Buffer<float> scaled;   // [query, channel] of a panel
+    Buffer<float> queries;  // [panel, channel, query]
+    Buffer<float> scores;   // [panel, block of BLOCK keys, query, key]
+    Buffer<Line> sums;      // [panel, OUTS channels, query]
 };
 struct Space {
-    std::vector<Line> keys;    // [head, OUTS keys, channel]
-    std::vector<Line> values;  // [head, block of DEPTH keys, OUTS channels, key]
+    Buffer<Line> keys;    // [head, OUTS keys, channel]
+    Buffer<Line> values;  // [head, block of BLOCK keys, OUTS channels, key]
     std::vector<OfThread> threads;
 };
 Space space;
@@ -51,18 +52,19 @@ class Attention {
   public:
     explicit Attention(const Call& call)
         : call_(call), key_panels_((call.n_keys + OUTS - 1) / OUTS),
-          blocks_((call.n_keys + DEPTH - 1) / DEPTH), wide_((call.head_dim + OUTS - 1) / OUTS),
+          blocks_((call.n_keys + BLOCK - 1) / BLOCK), wide_((call.head_dim + OUTS - 1) / OUTS),
           groups_((call.n_query + GROUP - 1) / GROUP) {}
 
     void run(Team& team) {
-        grow(space.keys, call_.n_head * key_panels_ * call_.head_dim);
-        grow(space.values, call_.n_head * blocks_ * wide_ * DEPTH);
-        grow(space.threads, team.wanted());
+        space.keys.grow(call_.n_head * key_panels_ * call_.head_dim);
+        space.values.grow(call_.n_head * blocks_ * wide_ * BLOCK);
+        if (int(space.threads.size()) < team.wanted()) space.threads.resize(team.wanted());
         team.run([&](int thread) {
             OfThread& own = space.threads[thread];
-            grow(own.queries, PANELS * call_.head_dim * ROWS);
-            grow(own.scores, PANELS * blocks_ * ROWS * DEPTH);
-            grow(own.sums, PANELS * wide_ * ROWS);
+            own.scaled.grow(ROWS * call_.head_dim);
+            own.queries.grow(PANELS * call_.head_dim * ROWS);
+            own.scores.grow(PANELS * blocks_ * ROWS * BLOCK);
+            own.sums.grow(PANELS * wide_ * ROWS);
             for (int64_t piece; (piece = team.take()) < 2 * call_.n_head;)
                 piece % 2 ? lay_out_values(piece / 2) : lay_out_keys(piece / 2);
             team.meet();
@@ -83,10 +85,10 @@ class Attention {
         return &space.keys[(head * key_panels_ + panel) * call_.head_dim];
     }
     Line* values(int64_t head, int64_t block, int64_t part) {
-        return &space.values[((head * blocks_ + block) * wide_ + part) * DEPTH];
+        return &space.values[((head * blocks_ + block) * wide_ + part) * BLOCK];
     }
     float* scores(OfThread& own, int64_t panel, int64_t block) {
-        return &own.scores[(panel * blocks_ + block) * ROWS * DEPTH];
+        return &own.scores[(panel * blocks_ + block) * ROWS * BLOCK];
     }
     float (*sums(OfThread& own, int64_t panel, int64_t part))[OUTS] {
         return reinterpret_cast<float (*)[OUTS]>(&own.sums[(panel * wide_ + part) * ROWS]);
@@ -116,7 +118,7 @@ class Attention {
         for (int64_t key = 0; key < call_.n_keys; ++key)
             for (int64_t part = 0; part < wide_; ++part) {
                 const int64_t n = std::min<int64_t>(OUTS, call_.head_dim - part * OUTS);
-                Line& to = values(head, key / DEPTH, part)[key % DEPTH];
+                Line& to = values(head, key / BLOCK, part)[key % BLOCK];
                 std::memcpy(to.words, call_.values.at(head, key) + part * OUTS, size_t(n) * 4);
                 std::fill(to.words + n, to.words + OUTS, 0.0f);
             }
@@ -143,18 +145,24 @@ class Attention {
 
     void lay_out_queries(int64_t head, int64_t first, int64_t panels, OfThread& own) {
         const float scale = 1.0f / std::sqrt(float(call_.head_dim));
-        for (int64_t row = 0; row < panels * ROWS; ++row) {
-            const float* query = call_.query.at(head, std::min(first + row, call_.n_query - 1));
-            float* to = &own.queries[row / ROWS * call_.head_dim * ROWS + row % ROWS];
-            for (int64_t i = 0; i < call_.head_dim; ++i) to[i * ROWS] = query[i] * scale;
+        float* scaled = own.scaled.data();
+        for (int64_t panel = 0; panel < panels; ++panel) {
+            for (int m = 0; m < ROWS; ++m) {
+                const int64_t row = std::min(first + panel * ROWS + m, call_.n_query - 1);
+                const float* query = call_.query.at(head, row);
+                float* to = scaled + m * call_.head_dim;
+                for (int64_t i = 0; i < call_.head_dim; ++i) to[i] = query[i] * scale;
+            }
+            interleave(scaled, call_.head_dim, call_.head_dim,
+                       &own.queries[panel * call_.head_dim * ROWS]);
         }
     }
 
     void score(int64_t panel, int64_t part, const Line* keys, OfThread& own) {
-        alignas(32) float tile[ROWS][OUTS] = {};
+        alignas(64) float tile[ROWS][OUTS] = {};
         multiply<InFloat32>(&own.queries[panel * call_.head_dim * ROWS], keys, call_.head_dim, tile);
-        float* to = scores(own, panel, part * OUTS / DEPTH) + part * OUTS % DEPTH;
-        for (int m = 0; m < ROWS; ++m) std::memcpy(to + m * DEPTH, tile[m], sizeof tile[m]);
+        float* to = scores(own, panel, part * OUTS / BLOCK) + part * OUTS % BLOCK;
+        for (int m = 0; m < ROWS; ++m) std::memcpy(to + m * BLOCK, tile[m], sizeof tile[m]);
     }
 
     // Scores of a query become exp(score - the largest); one over their sum.
@@ -162,9 +170,9 @@ class Attention {
         const int64_t panel = row / ROWS, n = seen(first + row);
         const int64_t n_panel = seen(first + panel * ROWS + ROWS - 1);
         const auto each_block = [&](int64_t stop, const auto& work) {
-            for (int64_t start = 0; start < stop; start += DEPTH)
-                work(scores(own, panel, start / DEPTH) + row % ROWS * DEPTH, start,
-                     std::min<int64_t>(DEPTH, stop - start));
+            for (int64_t start = 0; start < stop; start += BLOCK)
+                work(scores(own, panel, start / BLOCK) + row % ROWS * BLOCK, start,
+                     std::min<int64_t>(BLOCK, stop - start));
         };
         float best = -INFINITY;
         each_block(n, [&](const float* part, int64_t, int64_t count) {
@@ -194,11 +202,11 @@ class Attention {
         for (int64_t block = 0; block < blocks_; ++block)
             for (int64_t part = 0; part < wide_; ++part)
                 for (int64_t panel = 0; panel < panels; ++panel) {
-                    const int64_t n = seen(first + panel * ROWS + ROWS - 1) - block * DEPTH;
+                    const int64_t n = seen(first + panel * ROWS + ROWS - 1) - block * BLOCK;
                     if (n > 0)
-                        multiply<InFloat32, DEPTH, 1>(
+                        multiply<InFloat32, BLOCK, 1>(
                             scores(own, panel, block), values(head, block, part),
-                            std::min<int64_t>(n, DEPTH), sums(own, panel, part));
+                            std::min<int64_t>(n, BLOCK), sums(own, panel, part));
                 }
     }
 

@@ -90,7 +90,7 @@ inline void tile(const Weight* weight, int64_t apart, const float* const* x, int
         }
 }
 
-#if BARK_HAS_PRODUCTS
+#if BARK_HAS_INT8_PRODUCTS
 // The same with inputs in int16, in whole numbers: half the work of making float32 of weights.
 template <int N, int M>
 inline void tile(const int8_t* weight, int64_t apart, const int16_t* const* x, int n_in,
@@ -177,7 +177,7 @@ void piece_of(const void* of, int n_in, int start, int stop, int then, const Inp
 // What a thread needs for a linear layer.
 struct Working {
     std::vector<float> out;  // [row, PIECE]
-#if BARK_HAS_PRODUCTS
+#if BARK_HAS_INT8_PRODUCTS
     std::vector<float> numbers;  // inputs in int16, of each row
     std::vector<float> scales;   // of each row
     std::vector<const int16_t*> rows;
@@ -203,7 +203,7 @@ template <typename Take>
 inline void linear(Team& team, const Linear& layer, int first, int n_out, int n_in,
                    const float* const* x, int n_rows, Working& own, const Take& take) {
     own.out.resize(size_t(n_rows) * PIECE);
-#if BARK_HAS_PRODUCTS
+#if BARK_HAS_INT8_PRODUCTS
     if (layer.kind == INT8) own.narrow(x, n_in, n_rows);
 #endif
     // a team that is large takes less at a time, so that all have about as much to do
@@ -218,7 +218,7 @@ inline void linear(Team& team, const Linear& layer, int first, int n_out, int n_
         if (layer.kind == FLOAT32)
             piece_of<float>(layer.weight, n_in, start, stop, then, x, n_rows, out);
         else {
-#if BARK_HAS_PRODUCTS
+#if BARK_HAS_INT8_PRODUCTS
             piece_of<int8_t>(layer.weight, n_in, start, stop, then, own.rows.data(), n_rows, out);
             for (int m = 0; m < n_rows; ++m)
                 for (int n = 0; n < count; ++n) out[m * PIECE + n] *= own.scales[m];

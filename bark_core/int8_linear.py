@@ -76,7 +76,7 @@ class Int8Linear(nn.Module):
         return products.multiply(library, x, self.weight, self.bias, self.scale, gelu=True)
 
     def _own_product(self) -> ctypes.CDLL | None:
-        return products.library() if self._seven_bits else None
+        return products.library(int8=True) if self._seven_bits else None
 
     def rows(self, x: Tensor, start: int, stop: int | None) -> Tensor:
         """Only outputs start..stop - 1, with the inputs as they are: [..., n_in] to [..., n]."""

@@ -10,17 +10,20 @@
 #include <cstring>
 #include <limits>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <type_traits>
+#include <utility>
 #include <vector>
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 #if !defined(_WIN32)
+#include <sys/mman.h>
 #include <unistd.h>
 #endif
 
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 16")
 
 #if defined(_WIN32)
 #define BARK_EXPORT extern "C" __declspec(dllexport)
@@ -116,6 +119,47 @@ inline void relax() {
     std::this_thread::yield();
 #endif
 }
+
+// ---- memory ------------------------------------------------------------------------------------
+
+constexpr size_t LARGE_PAGE = size_t(1) << 21;
+
+// Memory of so many bytes: in large pages, where the system has them and it would fill one.
+class Memory {
+  public:
+    Memory() = default;
+    Memory(Memory&& other) noexcept
+        : first_(std::exchange(other.first_, nullptr)), n_bytes_(std::exchange(other.n_bytes_, 0)) {}
+    ~Memory() { release(); }
+
+    void* first() const { return first_; }
+
+    // What was there is lost, unless there was enough.
+    void grow(size_t n_bytes) {
+        if (n_bytes <= n_bytes_) return;
+        release();
+        const bool large = size_t(alignment(n_bytes)) == LARGE_PAGE;
+        if (large) n_bytes = (n_bytes + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE;
+        first_ = ::operator new(n_bytes, alignment(n_bytes));
+        n_bytes_ = n_bytes;
+#if defined(MADV_HUGEPAGE)
+        if (large) madvise(first_, n_bytes, MADV_HUGEPAGE);
+#endif
+    }
+
+  private:
+    static std::align_val_t alignment(size_t n_bytes) {
+        return std::align_val_t(n_bytes < LARGE_PAGE / 2 ? 64 : LARGE_PAGE);
+    }
+    void release() {
+        if (first_) ::operator delete(first_, alignment(n_bytes_));
+        first_ = nullptr;
+        n_bytes_ = 0;
+    }
+
+    void* first_ = nullptr;
+    size_t n_bytes_ = 0;
+};
 
 // ---- threads ----------------------------------------------------------------------------------
 
@@ -262,21 +306,30 @@ inline Team& team_of(int size) {
 
 // ---- functions of numbers ------------------------------------------------------------------------
 
+// a * b + c, rounded once where the processor has an operation for it.
+inline float fma(float a, float b, float c) {
+#if defined(__FMA__) || defined(FP_FAST_FMAF)
+    return std::fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
 // exp without branches, so that loops over it become vector code; relative error 2e-7.
 inline float fast_exp(float x) {
     x = std::min(std::max(x, -87.0f), 88.0f);
     const float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-    const float scaled = x * 1.44269504f + shift;
+    const float scaled = fma(x, 1.44269504f, shift);
     const float n = scaled - shift;
-    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    const float r = fma(n, 2.12194440e-4f, fma(n, -0.693359375f, x));
     float p = 1.0f / 5040;
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
+    p = fma(p, r, 1.0f / 720);
+    p = fma(p, r, 1.0f / 120);
+    p = fma(p, r, 1.0f / 24);
+    p = fma(p, r, 1.0f / 6);
+    p = fma(p, r, 0.5f);
+    p = fma(p, r, 1.0f);
+    p = fma(p, r, 1.0f);
     int32_t bits;
     std::memcpy(&bits, &scaled, 4);
     bits = int32_t(uint32_t(bits + 127) << 23);
@@ -288,12 +341,12 @@ inline float fast_exp(float x) {
 // Exact GELU: erf by Abramowitz and Stegun 7.1.26, absolute error 1.5e-7.
 inline float gelu(float x) {
     const float z = std::fabs(x) * 0.70710678f;
-    const float t = 1.0f / (1.0f + 0.3275911f * z);
+    const float t = 1.0f / fma(0.3275911f, z, 1.0f);
     float p = 1.061405429f;
-    p = p * t - 1.453152027f;
-    p = p * t + 1.421413741f;
-    p = p * t - 0.284496736f;
-    p = p * t + 0.254829592f;
+    p = fma(p, t, -1.453152027f);
+    p = fma(p, t, 1.421413741f);
+    p = fma(p, t, -0.284496736f);
+    p = fma(p, t, 0.254829592f);
     const float tail = p * t * fast_exp(-z * z);  // 1 - erf(z)
     return x >= 0.0f ? x * (1.0f - 0.5f * tail) : 0.5f * x * tail;
 }

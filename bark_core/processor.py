@@ -23,6 +23,11 @@ def name() -> str:
     return _told("model name") or platform.processor() or platform.machine() or "CPU"
 
 
+def vendor() -> str:
+    """Who made it, as the processor itself says: "GenuineIntel", "AuthenticAMD"; "" elsewhere."""
+    return _told("vendor_id")
+
+
 def level() -> str:
     """What VARIABLE names, "" where it is all that there is."""
     return os.environ.get(VARIABLE, "")

@@ -1,13 +1,14 @@
-// Products of many positions with a layer's weights, for processors with AVX2 and nothing newer:
+// Products of many positions with a layer's weights, for processors with AVX2 or AVX-512:
 // out[m][n] = sum over k of x[m][k] * weight[n][k], + bias[n].
 //
-// Elsewhere torch's libraries are as quick. bark_core/products.py calls it.
+// Elsewhere torch's libraries are as quick. bark_core/products.py calls it, and tells where.
 //
 // A tile of ROWS positions x OUTS outputs is summed in registers. Inputs and weights are laid out
 // in the order in which it reads them: inputs all at once, weights on their way into the cache, so
 // that there is never a second copy of them. They are handled in words of 4 bytes, which are one
 // float32 or four int8: beside weights in int8, inputs are rounded to 7 bits between the least and
 // the largest of their position, and what the processor multiplies and adds are whole numbers.
+// That is for processors without AVX-512: what has it multiplies bytes itself.
 //
 // The law: each output is summed from the first word to the last, whatever the tile it falls into
 // and whoever computes it, so a position's numbers depend neither on those beside it nor on the
@@ -21,8 +22,8 @@ namespace {
 
 using namespace bark;
 
-constexpr int PIECE = 32;       // outputs that a thread takes at a time
-constexpr int FEW_PANELS = 32;  // whose inputs fit the second cache with a piece's weights
+constexpr int PIECE = 96;      // outputs that a thread takes at a time, at most
+constexpr int FEW_PANELS = 8;  // that stay in the second cache beside a piece's weights
 
 struct Call {
     const float* x;      // [n_rows, n_in]
@@ -34,12 +35,14 @@ struct Call {
     bool gelu;
 };
 
-// Kept from call to call, for memory that is asked for anew is cleared anew by the system.
+struct OfThread {
+    Buffer<Line> weights;  // [panel of OUTS outputs, word, output]
+    Buffer<float> rows;
+};
 struct Space {
-    std::vector<float> inputs;  // [block of DEPTH words, panel of ROWS positions, word, position]
-    std::vector<Rounding> roundings;  // a position's
-    std::vector<std::vector<Line>> weights;  // a thread's: [panel of OUTS outputs, word, output]
-    std::vector<std::vector<float>> rows;    // a thread's
+    Buffer<float> inputs;  // [block of DEPTH words, panel of ROWS positions, word, position]
+    Buffer<Rounding> roundings;  // a position's
+    std::vector<OfThread> threads;
 };
 Space space;
 
@@ -51,18 +54,21 @@ class Product {
           n_panels_((call.n_rows + ROWS - 1) / ROWS) {}
 
     void run(Team& team) {
-        grow(space.inputs, n_words_ * n_panels_ * ROWS);
-        grow(space.roundings, n_panels_ * ROWS);
-        grow(space.weights, team.wanted());
-        grow(space.rows, team.wanted());
+        // some for each thread, so that all have about as much to do
+        const int64_t share = call_.n_out / (4 * team.wanted()) / OUTS * OUTS;
+        const int64_t at_once = std::clamp<int64_t>(share, OUTS, PIECE);
+        space.inputs.grow(n_words_ * n_panels_ * ROWS);
+        space.roundings.grow(n_panels_ * ROWS);
+        if (int(space.threads.size()) < team.wanted()) space.threads.resize(team.wanted());
         team.run([&](int thread) {
-            grow(space.weights[thread], PIECE / OUTS * DEPTH);
-            grow(space.rows[thread], ROWS * DEPTH);
+            OfThread& own = space.threads[thread];
+            own.weights.grow(PIECE / OUTS * DEPTH);
+            own.rows.grow(ROWS * DEPTH);
             for (int64_t panel; (panel = team.take()) < n_panels_;)
-                lay_out_inputs(panel, space.rows[thread].data());
+                lay_out_inputs(panel, own.rows.data());
             team.meet();
-            for (int64_t piece; (piece = team.take()) * PIECE < call_.n_out;)
-                compute(piece * PIECE, space.weights[thread].data());
+            for (int64_t piece; (piece = team.take()) * at_once < call_.n_out;)
+                compute(piece * at_once, at_once, own.weights.data());
         });
     }
 
@@ -89,19 +95,15 @@ class Product {
             for (int m = 0; m < ROWS; ++m)
                 Kind::words_of(rows[m], call_.n_in, space.roundings[panel * ROWS + m], start,
                                start + depth, words + m * DEPTH);
-            float* to = inputs(block, panel);
-            int64_t k = 0;
-            for (; k + 4 <= depth; k += 4) interleave(words + k, DEPTH, to + k * ROWS);
-            for (; k < depth; ++k)
-                for (int m = 0; m < ROWS; ++m) to[k * ROWS + m] = words[m * DEPTH + k];
+            interleave(words, DEPTH, depth, inputs(block, panel));
         }
     }
 
-    // Outputs from `first` on, of all positions.
-    void compute(int64_t first, Line* weights) {
-        const int64_t count = std::min<int64_t>(PIECE, call_.n_out - first);
+    // So many outputs from `first` on, of all positions.
+    void compute(int64_t first, int64_t count, Line* weights) {
+        count = std::min(count, call_.n_out - first);
         const int64_t n_outs = (count + OUTS - 1) / OUTS;
-        alignas(32) float of_weights[PIECE] = {};
+        alignas(64) float of_weights[PIECE] = {};
         for (int64_t n = 0; n < count; ++n)
             of_weights[n] = Kind::sum_of(weight_of(first + n), call_.n_in);
         for (int64_t block = 0; block * DEPTH < n_words_; ++block) {
@@ -143,7 +145,7 @@ class Product {
         const int64_t n_rows = std::min<int64_t>(ROWS, call_.n_rows - panel * ROWS);
         const int64_t n_outs = std::min<int64_t>(OUTS, call_.n_out - first);
         float* out = call_.out + panel * ROWS * call_.n_out + first;
-        alignas(32) float sums[ROWS][OUTS] = {};
+        alignas(64) float sums[ROWS][OUTS] = {};
         const auto copy = [&](const auto& one_row) {
             if (n_outs == OUTS)
                 for (int64_t m = 0; m < n_rows; ++m) one_row(m, size_t(OUTS) * 4);
@@ -159,7 +161,7 @@ class Product {
 
     void finish(int64_t panel, int64_t first, int64_t n_outs, const float* of_weights,
                 float (*sums)[OUTS]) {
-        alignas(32) float scale[OUTS] = {}, bias[OUTS] = {};
+        alignas(64) float scale[OUTS] = {}, bias[OUTS] = {};
         if (call_.scale) std::memcpy(scale, call_.scale + first, size_t(n_outs) * 4);
         if (call_.bias) std::memcpy(bias, call_.bias + first, size_t(n_outs) * 4);
         for (int m = 0; m < ROWS; ++m) {
@@ -182,24 +184,32 @@ class Product {
 }  // namespace
 
 BARK_EXPORT int32_t bark_has_products() { return 1; }
+BARK_EXPORT int32_t bark_has_int8_products() {
+#if BARK_HAS_INT8_PRODUCTS
+    return 1;
+#else
+    return 0;
+#endif
+}
 
-// x [n_rows, n_in], weight [n_out, n_in], float32 or, where there are scales, int8; bias may be
-// null; gelu: of the outputs. To out [n_rows, n_out].
+// x [n_rows, n_in], weight [n_out, n_in], float32 or, where there are scales, int8, if
+// bark_has_int8_products; bias may be null; gelu: of the outputs. To out [n_rows, n_out].
 BARK_EXPORT void bark_product(const float* x, const void* weight, const float* scale,
                               const float* bias, float* out, int64_t n_rows, int64_t n_in,
                               int64_t n_out, int32_t gelu, int32_t n_threads) {
     std::lock_guard<std::mutex> lock(team_mutex);
     const Call call{x, weight, scale, bias, out, n_rows, n_in, n_out, gelu != 0};
     Team& team = team_of(n_threads);
-    if (scale)
-        Product<InSevenBits>(call).run(team);
-    else
-        Product<InFloat32>(call).run(team);
+#if BARK_HAS_INT8_PRODUCTS
+    if (scale) return Product<InSevenBits>(call).run(team);
+#endif
+    Product<InFloat32>(call).run(team);
 }
 
 #else
 
 BARK_EXPORT int32_t bark_has_products() { return 0; }
+BARK_EXPORT int32_t bark_has_int8_products() { return 0; }
 
 BARK_EXPORT void bark_product(const float*, const void*, const float*, const float*, float*,
                               int64_t, int64_t, int64_t, int32_t, int32_t) {}

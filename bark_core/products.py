@@ -1,8 +1,8 @@
 """Many positions on a CPU: a layer's products and attention, `products.cpp` and `attention.cpp`.
 
-They are for processors with AVX2 and nothing newer; elsewhere, and without a compiler, torch's own
-libraries do the same. Each position's numbers are its own, whatever lies beside it, and however
-many threads there are.
+They are for processors with AVX2, int8 for those with nothing newer. On Intel's with AVX-512, on
+others without AVX2 and without a compiler torch's own libraries do the same. Each position's
+numbers are its own, whatever lies beside it, and however many threads there are.
 """
 
 from __future__ import annotations
@@ -12,17 +12,28 @@ import ctypes
 import torch
 from torch import Tensor
 
-from bark_core import native
+from bark_core import native, processor
 
 
-def library() -> ctypes.CDLL | None:
+def library(*, int8: bool = False) -> ctypes.CDLL | None:
     """What `multiply` and `attend` are computed by; None: not here.
 
+    Args:
+        int8: it is to multiply weights in int8.
     Raises:
         InvalidSetting: as `native.library`.
     """
     found = native.library()
-    return found if found is not None and found.bark_has_products() else None
+    if found is None:
+        return None
+    if int8:
+        return found if found.bark_has_int8_products() else None
+    return found if found.bark_has_products() and not _mkl_is_quicker() else None
+
+
+def _mkl_is_quicker() -> bool:
+    """Torch multiplies with MKL, which is Intel's: on its own processors nobody is quicker."""
+    return processor.vendor() == "GenuineIntel" and "avx512f" in processor.abilities()
 
 
 def library_for(x: Tensor, *weights: Tensor) -> ctypes.CDLL | None:

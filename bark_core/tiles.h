@@ -4,13 +4,21 @@
 
 #include "native.h"
 
-#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && !defined(__AVX512F__)
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define BARK_HAS_PRODUCTS 1
+#if !defined(__AVX512F__)
+#define BARK_HAS_INT8_PRODUCTS 1
+#endif
 
 namespace bark {
 
-constexpr int ROWS = 6, OUTS = 16;  // 12 registers of sums, of 16 that there are
-constexpr int DEPTH = 256;          // words: a tile's inputs and weights fit the first cache
+#if defined(__AVX512F__)
+constexpr int ROWS = 12;  // 24 registers of sums, of 32 that there are
+#else
+constexpr int ROWS = 6;  // 12 of 16
+#endif
+constexpr int OUTS = 2 * LANES;
+constexpr int DEPTH = 768;  // words of a block: a piece's weights and some panels fit the second cache
 
 struct alignas(64) Line {
     float words[OUTS];
@@ -35,9 +43,17 @@ inline void transpose(const __m256 (&in)[8], __m256 (&out)[8]) {
     }
 }
 
-// 4 words of each of ROWS positions: to[k * ROWS + m] is word k of position m, `apart` words from
-// that of the position before.
-inline void interleave(const float* from, int64_t apart, float* to) {
+// 4 words of each of ROWS positions, as `interleave`.
+inline void interleave_four(const float* from, int64_t apart, float* to) {
+#if defined(__AVX512F__)
+    static_assert(ROWS % 4 == 0);
+    for (int m = 0; m < ROWS; m += 4) {
+        __m128 four[4];
+        UNROLL for (int i = 0; i < 4; ++i) four[i] = _mm_loadu_ps(from + (m + i) * apart);
+        _MM_TRANSPOSE4_PS(four[0], four[1], four[2], four[3]);
+        UNROLL for (int i = 0; i < 4; ++i) _mm_storeu_ps(to + i * ROWS + m, four[i]);
+    }
+#else
     static_assert(ROWS == 6);
     __m128 first[3], last[3];  // of two positions: words 0 and 1, 2 and 3
     UNROLL for (int i = 0; i < 3; ++i) {
@@ -52,6 +68,16 @@ inline void interleave(const float* from, int64_t apart, float* to) {
         _mm_storeu_ps(to + 8, _mm_movehl_ps(two[2], two[1]));
         to += 12;
     }
+#endif
+}
+
+// So many words of each of ROWS positions: to[k * ROWS + m] is word k of position m, `apart` words
+// from that of the position before.
+inline void interleave(const float* from, int64_t apart, int64_t depth, float* to) {
+    int64_t k = 0;
+    for (; k + 4 <= depth; k += 4) interleave_four(from + k, apart, to + k * ROWS);
+    for (; k < depth; ++k)
+        for (int m = 0; m < ROWS; ++m) to[k * ROWS + m] = from[m * apart + k];
 }
 
 // The largest input without its sign. Of its bits, so that NaN is larger than all.
@@ -97,11 +123,12 @@ struct InFloat32 {
         transpose(in, out);
     }
     static float word(const float* row, int64_t at, int64_t) { return row[at]; }
-    static __m256 add(__m256 a, __m256 b, __m256 sum) { return _mm256_fmadd_ps(a, b, sum); }
+    static Vec add(Vec a, Vec b, Vec sum) { return fma(a, b, sum); }
     static float sum_of(const float*, int64_t) { return 0.0f; }
     static __m256 number(__m256 sum, __m256, __m256, Rounding) { return sum; }
 };
 
+#if BARK_HAS_INT8_PRODUCTS
 // Weights in int8, inputs in 7 bits without a sign, so that two products fit 16 bits. Four are
 // added by three operations: by pairs, the pairs, the sum.
 struct InSevenBits {
@@ -214,35 +241,48 @@ struct InSixteenBits {
         return float(std::min<int64_t>(INT16_MAX, INT32_MAX / (127 * std::max<int64_t>(n_in, 1))));
     }
 };
+#endif
 
 // Inputs [depth, ROWS], weights [depth, OUTS] in words: add their products to the sums. Inputs lie
 // so many words from position to position, and from word to word.
 template <typename Kind, int TO_ROW = 1, int TO_WORD = ROWS>
 inline void multiply(const float* x, const Line* weight, int64_t depth, float (*sums)[OUTS]) {
-    __m256 all[ROWS][2];
+    Vec all[ROWS][2];
     UNROLL for (int m = 0; m < ROWS; ++m)
-        UNROLL for (int h = 0; h < 2; ++h) all[m][h] = _mm256_load_ps(sums[m] + 8 * h);
+        UNROLL for (int h = 0; h < 2; ++h) all[m][h] = load(sums[m] + LANES * h);
 #pragma GCC unroll 4
     for (int64_t k = 0; k < depth; ++k) {
-        const __m256 low = _mm256_load_ps(weight[k].words);
-        const __m256 high = _mm256_load_ps(weight[k].words + 8);
+        const Vec low = load(weight[k].words), high = load(weight[k].words + LANES);
         UNROLL for (int m = 0; m < ROWS; ++m) {
-            const __m256 one = _mm256_broadcast_ss(x + k * TO_WORD + m * TO_ROW);
+            const Vec one = spread(x[k * TO_WORD + m * TO_ROW]);
             all[m][0] = Kind::add(one, low, all[m][0]);
             all[m][1] = Kind::add(one, high, all[m][1]);
         }
     }
     UNROLL for (int m = 0; m < ROWS; ++m)
-        UNROLL for (int h = 0; h < 2; ++h) _mm256_store_ps(sums[m] + 8 * h, all[m][h]);
+        UNROLL for (int h = 0; h < 2; ++h) store(sums[m] + LANES * h, all[m][h]);
 }
 
+// Numbers that are kept from call to call, for memory that is asked for anew is cleared anew by the
+// system.
 template <typename Number>
-inline void grow(std::vector<Number>& of, int64_t size) {
-    if (int64_t(of.size()) < size) of.resize(size);
-}
+class Buffer {
+  public:
+    // Room for so many; what was there is lost, unless there was enough.
+    void grow(int64_t size) {
+        memory_.grow(size_t(size) * sizeof(Number));
+        size_ = std::max(size_, size);
+    }
+    Number& operator[](int64_t i) { return data()[i]; }
+    Number* data() { return static_cast<Number*>(memory_.first()); }
+    Number* begin() { return data(); }
+    Number* end() { return data() + size_; }
+
+  private:
+    Memory memory_;
+    int64_t size_ = 0;
+};
 
 }  // namespace bark
 
-#else
-#define BARK_HAS_PRODUCTS 0
 #endif

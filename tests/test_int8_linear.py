@@ -34,7 +34,7 @@ def test_with_vnni_onednn_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
         return prepack(*arguments)
 
     monkeypatch.setattr(torch.ops.quantized, "linear_prepack", watched)
-    monkeypatch.setattr(products, "library", lambda: None)
+    monkeypatch.setattr(products, "library", lambda **_: None)
     there = processor.abilities() - {"avx512_vnni", "avx_vnni"}
     for vnni in (set[str](), {"avx512_vnni"}, {"avx_vnni"}):
         monkeypatch.setattr(processor, "abilities", lambda vnni=vnni: there | vnni)

@@ -19,15 +19,25 @@ SHAPES = [(1, 1), (17, 75), (16, 256), (48, 257), (130, 519), (5, 1030), (64, 30
 POSITIONS = [1, 5, 6, 7, 40]
 needs_products = pytest.mark.skipif(
     "avx2" not in LEVELS or native.library() is None,
-    reason="products of our own are for AVX2, and need a compiler",
+    reason="products of our own are for AVX2 and AVX-512, and need a compiler",
 )
 
 
-@pytest.fixture(scope="module")
-def library() -> Iterator[ctypes.CDLL]:
-    """The one for processors with AVX2 and nothing newer."""
+LEVELS_WITH = ["avx2", ""] if "avx512f" in processor.abilities() else ["avx2"]
+of_int8 = pytest.mark.parametrize("library", ["avx2"], indirect=True)
+of_both = pytest.mark.parametrize(
+    ("library", "int8"),
+    [("avx2", True), *((level, False) for level in LEVELS_WITH)],
+    indirect=["library"],
+)
+
+
+@pytest.fixture(scope="module", params=LEVELS_WITH)
+def library(request: pytest.FixtureRequest) -> Iterator[ctypes.CDLL]:
+    """For AVX2 alone, with int8, and for this processor, as if Intel hadn't made it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(processor.VARIABLE, "avx2")
+        patch.setenv(processor.VARIABLE, request.param)
+        patch.setattr(processor, "vendor", lambda: "AuthenticAMD")
         native.library.cache_clear()
         found = products.library()
         assert found is not None
@@ -60,6 +70,7 @@ def test_float32_is_torchs_but_for_rounding(
 
 
 @needs_products
+@of_int8
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("n_positions", POSITIONS)
 @pytest.mark.parametrize("with_bias", [False, True])
@@ -82,6 +93,7 @@ def test_int8_rounds_inputs_to_seven_bits(
 
 
 @needs_products
+@of_int8
 @pytest.mark.parametrize("least", [0.0, -64.0, 5.0])
 def test_int8_sums_are_whole_numbers(library: ctypes.CDLL, least: float) -> None:
     """Inputs that are whole steps come out exactly, also where a sum is as large as can be."""
@@ -101,7 +113,7 @@ def test_int8_sums_are_whole_numbers(library: ctypes.CDLL, least: float) -> None
 
 
 @needs_products
-@pytest.mark.parametrize("int8", [False, True])
+@of_both
 def test_a_positions_numbers_are_its_own(library: ctypes.CDLL, int8: bool) -> None:
     x, weight = normal(40, 300), normal(50, 300, seed=1)
     kinds = narrow(weight) if int8 else (weight, None)
@@ -115,7 +127,7 @@ def test_a_positions_numbers_are_its_own(library: ctypes.CDLL, int8: bool) -> No
 
 
 @needs_products
-@pytest.mark.parametrize("int8", [False, True])
+@of_both
 def test_the_number_of_threads_changes_no_bit_of_a_product(
     library: ctypes.CDLL, int8: bool
 ) -> None:
@@ -130,6 +142,33 @@ def test_the_number_of_threads_changes_no_bit_of_a_product(
         torch.set_num_threads(threads)
     assert torch.equal(made[0], made[1])
     assert torch.equal(made[0], made[2])
+
+
+@needs_products
+@pytest.mark.skipif(len(LEVELS_WITH) < 2, reason="this processor has no AVX-512")
+def test_wider_vectors_change_no_bit() -> None:
+    """The same model says the same on processors with and without AVX-512."""
+    x, weight, bias = normal(40, 1_700), normal(100, 1_700, seed=1), normal(100, seed=2)
+    made = []
+    for level in LEVELS_WITH:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(processor.VARIABLE, level)
+            native.library.cache_clear()
+            found = native.library()
+            assert found is not None
+            made.append(products.multiply(found, x, weight, bias))
+    native.library.cache_clear()
+    assert torch.equal(made[0], made[1])
+
+
+@needs_products
+def test_intels_processors_with_avx512_multiply_with_mkl(
+    library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = "avx512f" in processor.abilities()
+    monkeypatch.setattr(processor, "vendor", lambda: "GenuineIntel")
+    assert (products.library() is None) == wide
+    assert (products.library(int8=True) is None) == wide
 
 
 @needs_products
@@ -152,7 +191,7 @@ def test_a_gelu_is_torchs(library: ctypes.CDLL) -> None:
 
 @needs_products
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("int8", [False, True])
+@of_both
 def test_what_isnt_finite_stays_so(library: ctypes.CDLL, bad: float, int8: bool) -> None:
     x, weight = normal(8, 40), normal(20, 40, seed=1)
     x[2, 33] = bad
@@ -163,6 +202,7 @@ def test_what_isnt_finite_stays_so(library: ctypes.CDLL, bad: float, int8: bool)
 
 
 @needs_products
+@of_int8
 def test_inputs_that_are_all_the_same_are_exact_in_int8(library: ctypes.CDLL) -> None:
     weight, scale = narrow(normal(20, 40))
     x = torch.tensor([0.0, 0.3, -7.0])[:, None].expand(3, 40)
@@ -172,6 +212,7 @@ def test_inputs_that_are_all_the_same_are_exact_in_int8(library: ctypes.CDLL) ->
 
 
 @needs_products
+@of_int8
 def test_an_int8_layer_keeps_no_second_copy(library: ctypes.CDLL) -> None:
     linear, x = nn.Linear(40, 30), normal(2, 9, 40)
     layer = Int8Linear(linear)
@@ -180,6 +221,7 @@ def test_an_int8_layer_keeps_no_second_copy(library: ctypes.CDLL) -> None:
 
 
 @needs_products
+@of_int8
 def test_without_products_torch_multiplies(
     library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
