@@ -37,6 +37,7 @@ from bark_core.formats import open_checkpoint, read_own_stage, warn_of_changed_f
 from bark_core.generation import ModelIdentity
 from bark_core.hub import Hub, ProgressCallback, slug
 from bark_core.int8_linear import make_int8
+from bark_core.large_pages import settle
 from bark_core.layouts import fill_module, new_module, refill_parameters
 from bark_core.models import (
     PUBLISHED,
@@ -304,10 +305,13 @@ def _module(
             module.to(device)
         if isinstance(module, FineGPT):
             module.tie_weights()  # some devices' tensors are replaced one by one
-        if stage != "codec" and placement.weights == "int8" and placement.kind == "cpu":
-            make_int8(module)
-            # mapped anew, so that what was read to be converted counts no longer
-            refill_parameters(module, read_own_stage(folder, stage, config))
+        if stage != "codec" and placement.kind == "cpu":
+            if placement.weights == "int8":
+                make_int8(module)
+            # the fine stage reads its weights once for a thousand frames
+            moved = settle(module) if isinstance(module, CausalGPT) else frozenset()
+            if moved or placement.weights == "int8":
+                refill_parameters(module, read_own_stage(folder, stage, config), but=moved)
     return module.eval().requires_grad_(False)
 
 

@@ -8,7 +8,7 @@ norm and only the codebooks that are used.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -107,11 +107,16 @@ def fill_module(module: nn.Module, state: State) -> None:
         module.tie_weights()
 
 
-def refill_parameters(module: nn.Module, state: State) -> None:
-    """The same for what of a module is still as it was stored, after `make_int8`."""
+def refill_parameters(module: nn.Module, state: State, but: Collection[str] = ()) -> None:
+    """The same for the parameters that a module still has, but some.
+
+    What they held before, and the whole file with it if it was mapped, counts no longer.
+    """
     state = _with_shared(module, state)
     parameters = module.named_parameters(remove_duplicate=False)
-    stored = {name: state[name].to(parameter.dtype) for name, parameter in parameters}
+    stored = {
+        name: state[name].to(parameter.dtype) for name, parameter in parameters if name not in but
+    }
     module.load_state_dict(stored, strict=False, assign=True)
     if isinstance(module, FineGPT):
         module.tie_weights()

@@ -15,6 +15,7 @@ from bark_core.config import LARGE, SMALL, CascadeConfig, TokenLayout
 from bark_core.device import describe_devices, dtype_of
 from bark_core.generation import ModelIdentity
 from bark_core.int8_linear import make_int8
+from bark_core.large_pages import settle
 from bark_core.placement import choose_placement
 from bark_core.tokenizer import Tokenizer
 from bark_core.tokens import FineCodes, SemanticTokens
@@ -58,6 +59,8 @@ def random_cascade(config: CascadeConfig, device: str, precision: str = "auto") 
             make_int8(module)
         else:
             module.to(placement.device, dtype_of(placement.dtype))
+        if placement.kind == "cpu" and isinstance(module, CausalGPT):
+            settle(module)  # as `load` does
     codec = Codec(config.codec, config.layout).eval().requires_grad_(False)
     codec.quantizer.codebooks.normal_()
     return Cascade(

@@ -202,13 +202,13 @@ def original(folder: str, cascade: Cascade, task: Task) -> Work:
             "output_vocab_size": model.config.output_vocab_size,
         }
         theirs = bark.GPT(bark.GPTConfig(**shape, **vocabularies)).eval()
-        theirs.load_state_dict(model.state_dict(), assign=True)
+        theirs.load_state_dict(_weights(model), assign=True)
         text = stage == "text"
         bark.models[stage] = {"model": theirs, "tokenizer": encode} if text else theirs
     sizes = {"input_vocab_size": 1056, "output_vocab_size": 1056}
     codebooks = {"n_codes_total": 8, "n_codes_given": 1}
     fine = bark.FineGPT(bark.FineGPTConfig(**shape, **sizes, **codebooks)).eval()
-    fine.load_state_dict(cascade.fine.state_dict(), assign=True)
+    fine.load_state_dict(_weights(cascade.fine), assign=True)
     bark.models["fine"] = fine
     codec = package.EncodecModel.encodec_model_24khz(pretrained=False)
     codec.set_target_bandwidth(6.0)
@@ -297,15 +297,20 @@ def _their_config(package: Any, config: CascadeConfig) -> Any:
     return package.BarkConfig(codec_config=package.EncodecConfig().to_dict(), **stages)
 
 
+def _weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copies in usual memory: ours may lie in large pages, for which the others don't ask."""
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
 def _share(model: Any, cascade: Cascade) -> None:
-    """Give it our weights, the very same tensors."""
+    """Give it our weights."""
     pairs = (
         (model.semantic, cascade.text),
         (model.coarse_acoustics, cascade.coarse),
         (model.fine_acoustics, cascade.fine),
     )
     for theirs, of_ours in pairs:
-        state = {transformers_name(name): tensor for name, tensor in of_ours.state_dict().items()}
+        state = {transformers_name(name): tensor for name, tensor in _weights(of_ours).items()}
         missing, extra = theirs.load_state_dict(state, strict=False, assign=True)
         left = [name for name in missing if not name.endswith("attn.bias")]
         assert not left, left
