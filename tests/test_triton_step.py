@@ -1,7 +1,7 @@
 """The Triton kernels against torch's own operations: under Triton's interpreter, or on a GPU.
 
 The interpreter runs in a process of its own: whether it is used is decided when Triton is
-imported.
+imported. Torch's builds for the CPU bring no Triton: `pip install 'triton>=3.7,<3.9'`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import torch
 
 pytest.importorskip("triton")
 
+CAPABILITIES = [75, 80, 90, 120]  # Colab's free GPU, A100, H100 and H200, the newest for desks
 ROOT = Path(__file__).resolve().parent.parent
+KERNELS = {"embed", "product", "attend", "combine", "add_and_norm", "sample"}
 CASES = ["rows", "shared", "settings", "weights", "cache", "half", "matrix", "parts", "spare"]
 
 
@@ -48,3 +50,21 @@ def test_kernels_compute_what_torch_does(answers: dict[str, dict[str, float]], c
     found = answers[case]
     assert found["error"] < found["allowed"], found
     assert found["same_tokens"] == found["tokens"], found
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_kernels_compile_for_gpus_that_are_not_here(capability: int, tmp_path: Path) -> None:
+    """Within the registers that there are."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.triton_targets", str(capability)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**environment, "TRITON_CACHE_DIR": str(tmp_path)},
+        cwd=ROOT,
+    )
+    assert run.returncode == 0, run.stderr[-3_000:]
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert {one["kernel"] for one in found} == KERNELS
+    assert not [one for one in found if one["LOCAL"] or one["STACK"]]
