@@ -59,12 +59,14 @@ class Attention {
         space.keys.grow(call_.n_head * key_panels_ * call_.head_dim);
         space.values.grow(call_.n_head * blocks_ * wide_ * BLOCK);
         if (int(space.threads.size()) < team.wanted()) space.threads.resize(team.wanted());
-        team.run([&](int thread) {
-            OfThread& own = space.threads[thread];
+        for (OfThread& own : space.threads) {
             own.scaled.grow(ROWS * call_.head_dim);
             own.queries.grow(PANELS * call_.head_dim * ROWS);
             own.scores.grow(PANELS * blocks_ * ROWS * BLOCK);
             own.sums.grow(PANELS * wide_ * ROWS);
+        }
+        team.run([&](int thread) {
+            OfThread& own = space.threads[thread];
             for (int64_t piece; (piece = team.take()) < 2 * call_.n_head;)
                 piece % 2 ? lay_out_values(piece / 2) : lay_out_keys(piece / 2);
             team.meet();
@@ -198,7 +200,7 @@ class Attention {
 
     // The values, by those scores.
     void weigh(int64_t head, int64_t first, int64_t panels, OfThread& own) {
-        std::fill(own.sums.begin(), own.sums.end(), Line{});
+        std::fill_n(own.sums.data(), PANELS * wide_ * ROWS, Line{});
         for (int64_t block = 0; block < blocks_; ++block)
             for (int64_t part = 0; part < wide_; ++part)
                 for (int64_t panel = 0; panel < panels; ++panel) {
@@ -217,19 +219,21 @@ class Attention {
 }  // namespace
 
 // Of each, where its first number lies and how far it is from head to head and from position to
-// position: query, keys, values. To out [n_query, n_head, head_dim].
-BARK_EXPORT void bark_attention(const float* const* firsts, const int64_t* strides, float* out,
-                                int64_t n_head, int64_t n_query, int64_t n_keys, int64_t head_dim,
-                                int64_t n_past, int32_t n_threads) {
+// position: query, keys, values. To out [n_query, n_head, head_dim]; 0: there wasn't enough memory.
+BARK_EXPORT int32_t bark_attention(const float* const* firsts, const int64_t* strides, float* out,
+                                   int64_t n_head, int64_t n_query, int64_t n_keys,
+                                   int64_t head_dim, int64_t n_past, int32_t n_threads) {
     std::lock_guard<std::mutex> lock(team_mutex);
     const auto heads = [&](int i) { return Heads{firsts[i], strides[2 * i], strides[2 * i + 1]}; };
     const Call call{heads(0), heads(1), heads(2), out, n_head, n_query, n_keys, head_dim, n_past};
-    Attention(call).run(team_of(n_threads));
+    return with_memory([&] { Attention(call).run(team_of(n_threads)); });
 }
 
 #else
 
-BARK_EXPORT void bark_attention(const float* const*, const int64_t*, float*, int64_t, int64_t,
-                                int64_t, int64_t, int64_t, int32_t) {}
+BARK_EXPORT int32_t bark_attention(const float* const*, const int64_t*, float*, int64_t, int64_t,
+                                   int64_t, int64_t, int64_t, int32_t) {
+    return 0;
+}
 
 #endif

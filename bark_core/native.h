@@ -161,6 +161,17 @@ class Memory {
     size_t n_bytes_ = 0;
 };
 
+// Whether there was memory enough for it; what is called from elsewhere must not throw.
+template <typename Work>
+inline int32_t with_memory(const Work& work) {
+    try {
+        work();
+        return 1;
+    } catch (const std::bad_alloc&) {
+        return 0;
+    }
+}
+
 // ---- threads ----------------------------------------------------------------------------------
 
 // Entry points of GNU's OpenMP, where torch computes with it: bark_share_threads.

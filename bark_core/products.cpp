@@ -60,10 +60,12 @@ class Product {
         space.inputs.grow(n_words_ * n_panels_ * ROWS);
         space.roundings.grow(n_panels_ * ROWS);
         if (int(space.threads.size()) < team.wanted()) space.threads.resize(team.wanted());
-        team.run([&](int thread) {
-            OfThread& own = space.threads[thread];
+        for (OfThread& own : space.threads) {
             own.weights.grow(PIECE / OUTS * DEPTH);
             own.rows.grow(ROWS * DEPTH);
+        }
+        team.run([&](int thread) {
+            OfThread& own = space.threads[thread];
             for (int64_t panel; (panel = team.take()) < n_panels_;)
                 lay_out_inputs(panel, own.rows.data());
             team.meet();
@@ -193,17 +195,20 @@ BARK_EXPORT int32_t bark_has_int8_products() {
 }
 
 // x [n_rows, n_in], weight [n_out, n_in], float32 or, where there are scales, int8, if
-// bark_has_int8_products; bias may be null; gelu: of the outputs. To out [n_rows, n_out].
-BARK_EXPORT void bark_product(const float* x, const void* weight, const float* scale,
-                              const float* bias, float* out, int64_t n_rows, int64_t n_in,
-                              int64_t n_out, int32_t gelu, int32_t n_threads) {
+// bark_has_int8_products; bias may be null; gelu: of the outputs. To out [n_rows, n_out]; 0: there
+// wasn't enough memory.
+BARK_EXPORT int32_t bark_product(const float* x, const void* weight, const float* scale,
+                                 const float* bias, float* out, int64_t n_rows, int64_t n_in,
+                                 int64_t n_out, int32_t gelu, int32_t n_threads) {
     std::lock_guard<std::mutex> lock(team_mutex);
     const Call call{x, weight, scale, bias, out, n_rows, n_in, n_out, gelu != 0};
-    Team& team = team_of(n_threads);
+    return with_memory([&] {
+        Team& team = team_of(n_threads);
 #if BARK_HAS_INT8_PRODUCTS
-    if (scale) return Product<InSevenBits>(call).run(team);
+        if (scale) return Product<InSevenBits>(call).run(team);
 #endif
-    Product<InFloat32>(call).run(team);
+        Product<InFloat32>(call).run(team);
+    });
 }
 
 #else
@@ -211,7 +216,9 @@ BARK_EXPORT void bark_product(const float* x, const void* weight, const float* s
 BARK_EXPORT int32_t bark_has_products() { return 0; }
 BARK_EXPORT int32_t bark_has_int8_products() { return 0; }
 
-BARK_EXPORT void bark_product(const float*, const void*, const float*, const float*, float*,
-                              int64_t, int64_t, int64_t, int32_t, int32_t) {}
+BARK_EXPORT int32_t bark_product(const float*, const void*, const float*, const float*, float*,
+                                 int64_t, int64_t, int64_t, int32_t, int32_t) {
+    return 0;
+}
 
 #endif

@@ -65,16 +65,20 @@ def multiply(
         gelu: what comes out goes through a GELU.
     Returns:
         float32 [..., n_out].
+    Raises:
+        MemoryError: for the inputs in the order in which they are read.
     """
     n_out, n_in = weight.shape
     x, weight = x.contiguous(), weight.contiguous()
     out = torch.empty(*x.shape[:-1], n_out)
-    library.bark_product(
+    done = library.bark_product(
         *map(_pointer, (x, weight, scale, bias, out)),
         *(ctypes.c_int64(n) for n in (x.numel() // n_in, n_in, n_out)),
         int(gelu),
         torch.get_num_threads(),
     )
+    if not done:
+        raise MemoryError("not enough memory for a product's inputs")
     return out
 
 
@@ -91,6 +95,8 @@ def attend(
             None: each sees all.
     Returns:
         float32 [B, T, H x D].
+    Raises:
+        MemoryError: for keys, values and scores in the order in which they are read.
     """
     batch, n_head, n_query, head_dim = query.shape
     parts = [one if one.stride(3) == 1 else one.contiguous() for one in (query, keys, values)]
@@ -98,7 +104,7 @@ def attend(
     strides = [stride for one in parts for stride in one.stride()[1:3]]
     for row in range(batch):
         firsts = [one.data_ptr() + one.element_size() * one.stride(0) * row for one in parts]
-        library.bark_attention(
+        done = library.bark_attention(
             (ctypes.c_void_p * 3)(*firsts),
             (ctypes.c_int64 * 6)(*strides),
             _pointer(out[row]),
@@ -106,6 +112,8 @@ def attend(
             ctypes.c_int64(-1 if n_past is None else n_past),
             torch.get_num_threads(),
         )
+        if not done:
+            raise MemoryError("not enough memory for an attention's keys and scores")
     return out
 
 

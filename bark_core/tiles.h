@@ -268,19 +268,13 @@ inline void multiply(const float* x, const Line* weight, int64_t depth, float (*
 template <typename Number>
 class Buffer {
   public:
-    // Room for so many; what was there is lost, unless there was enough.
-    void grow(int64_t size) {
-        memory_.grow(size_t(size) * sizeof(Number));
-        size_ = std::max(size_, size);
-    }
+    // Room for so many; what was there is lost, unless there was enough. Throws bad_alloc.
+    void grow(int64_t size) { memory_.grow(size_t(size) * sizeof(Number)); }
     Number& operator[](int64_t i) { return data()[i]; }
     Number* data() { return static_cast<Number*>(memory_.first()); }
-    Number* begin() { return data(); }
-    Number* end() { return data() + size_; }
 
   private:
     Memory memory_;
-    int64_t size_ = 0;
 };
 
 }  // namespace bark

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -300,3 +302,38 @@ def test_gradients_are_torchs(library: ctypes.CDLL) -> None:
     with torch.no_grad():
         assert products.library_for(x, weight) is not None
     assert products.library_for(x.double(), weight.detach()) is None
+
+
+@needs_products
+@pytest.mark.skipif(sys.platform != "linux", reason="what limits a program's memory")
+@pytest.mark.parametrize("what", ["product", "attention"])
+def test_too_little_memory_is_told(library: ctypes.CDLL, what: str) -> None:
+    """By an error that can be caught, and the next call that needs less is computed."""
+    del library  # whichever it was: the program below builds or finds its own
+    program = f"""
+import resource, torch
+from bark_core import processor, products
+processor.vendor = lambda: "AuthenticAMD"
+torch.set_num_threads(1)
+library = products.library()
+x, weight = torch.ones(20_000, 2_000), torch.ones(8, 2_000)
+heads = torch.ones(1, 1, 100_000, 400)
+small = products.multiply(library, x[:4], weight)
+def work():
+    if {what!r} == "product":
+        products.multiply(library, x, weight)
+    else:
+        products.attend(library, heads[:, :, :4], heads, heads, None)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, used + 2**26))
+try:
+    work()
+except MemoryError as error:
+    print("told:", error)
+assert torch.equal(products.multiply(library, x[:4], weight), small)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2_000:]
+    assert run.stdout.startswith("told: not enough memory for a"), run.stdout
