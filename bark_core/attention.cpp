@@ -58,13 +58,12 @@ class Attention {
     void run(Team& team) {
         space.keys.grow(call_.n_head * key_panels_ * call_.head_dim);
         space.values.grow(call_.n_head * blocks_ * wide_ * BLOCK);
-        if (int(space.threads.size()) < team.wanted()) space.threads.resize(team.wanted());
-        for (OfThread& own : space.threads) {
+        prepare(space.threads, team, [&](OfThread& own) {
             own.scaled.grow(ROWS * call_.head_dim);
             own.queries.grow(PANELS * call_.head_dim * ROWS);
             own.scores.grow(PANELS * blocks_ * ROWS * BLOCK);
             own.sums.grow(PANELS * wide_ * ROWS);
-        }
+        });
         team.run([&](int thread) {
             OfThread& own = space.threads[thread];
             for (int64_t piece; (piece = team.take()) < 2 * call_.n_head;)

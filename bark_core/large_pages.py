@@ -1,8 +1,8 @@
 """Weights in memory of large pages, where the system has them (Linux).
 
 A decode step reads all weights of a stage's layers, one after another. With pages of 4 KiB the
-processor looks up where the next one lies half a million times a second; in a virtual machine each
-of those asks two systems. With pages of 2 MiB small's step takes a tenth less (docs/log.md).
+processor looks up where the next one lies 83,000 times in a step of small; in a virtual machine
+each of those asks two systems. With pages of 2 MiB the step takes a tenth less (docs/log.md).
 """
 
 from __future__ import annotations

@@ -59,11 +59,10 @@ class Product {
         const int64_t at_once = std::clamp<int64_t>(share, OUTS, PIECE);
         space.inputs.grow(n_words_ * n_panels_ * ROWS);
         space.roundings.grow(n_panels_ * ROWS);
-        if (int(space.threads.size()) < team.wanted()) space.threads.resize(team.wanted());
-        for (OfThread& own : space.threads) {
+        prepare(space.threads, team, [](OfThread& own) {
             own.weights.grow(PIECE / OUTS * DEPTH);
             own.rows.grow(ROWS * DEPTH);
-        }
+        });
         team.run([&](int thread) {
             OfThread& own = space.threads[thread];
             for (int64_t panel; (panel = team.take()) < n_panels_;)

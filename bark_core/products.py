@@ -28,12 +28,15 @@ def library(*, int8: bool = False) -> ctypes.CDLL | None:
         return None
     if int8:
         return found if found.bark_has_int8_products() else None
-    return found if found.bark_has_products() and not _mkl_is_quicker() else None
+    return found if found.bark_has_products() and not _mkl_is_quicker(found) else None
 
 
-def _mkl_is_quicker() -> bool:
-    """Torch multiplies with MKL, which is Intel's: on its own processors nobody is quicker."""
-    return processor.vendor() == "GenuineIntel" and "avx512f" in processor.abilities()
+def _mkl_is_quicker(library: ctypes.CDLL) -> bool:
+    """Torch multiplies with MKL, Intel's: on its own processors with AVX-512 nobody is quicker.
+
+    A library that is built for those has no int8.
+    """
+    return processor.vendor() == "GenuineIntel" and not library.bark_has_int8_products()
 
 
 def library_for(x: Tensor, *weights: Tensor) -> ctypes.CDLL | None:

@@ -18,7 +18,7 @@ constexpr int ROWS = 12;  // 24 registers of sums, of 32 that there are
 constexpr int ROWS = 6;  // 12 of 16
 #endif
 constexpr int OUTS = 2 * LANES;
-constexpr int DEPTH = 768;  // words of a block: a piece's weights and some panels fit the second cache
+constexpr int DEPTH = 768;  // words: a piece's weights and some panels fit the second cache
 
 struct alignas(64) Line {
     float words[OUTS];
@@ -276,6 +276,14 @@ class Buffer {
   private:
     Memory memory_;
 };
+
+// Have each thread of a team find its own of these, with room in it: made before they begin, for
+// what is thrown within a thread ends the program.
+template <typename OfThread, typename Grow>
+inline void prepare(std::vector<OfThread>& threads, const Team& team, const Grow& grow) {
+    if (int(threads.size()) < team.wanted()) threads.resize(team.wanted());
+    for (OfThread& own : threads) grow(own);
+}
 
 }  // namespace bark
 

@@ -309,7 +309,7 @@ def test_gradients_are_torchs(library: ctypes.CDLL) -> None:
 @pytest.mark.parametrize("what", ["product", "attention"])
 def test_too_little_memory_is_told(library: ctypes.CDLL, what: str) -> None:
     """By an error that can be caught, and the next call that needs less is computed."""
-    del library  # whichever it was: the program below builds or finds its own
+    del library  # the program below has it for the same processor, by the same variable
     program = f"""
 import resource, torch
 from bark_core import processor, products
